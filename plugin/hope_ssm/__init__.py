@@ -1,0 +1,48 @@
+"""HOPE: state-space layers parameterized by the Markov parameters of a Hankel matrix.
+
+The public names are imported when first used; ``import hope_ssm`` itself loads neither torch nor Hydra nor Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "HopeKernel": "hope_ssm.kernels.hope",
+    "convolution_kernel": "hope_ssm.convolution",
+    "hankel_matrix": "hope_ssm.hankel",
+    "hankel_singular_values": "hope_ssm.hankel",
+    "transfer_function": "hope_ssm.transfer",
+}
+
+__all__ = [
+    "HopeKernel",
+    "__version__",
+    "convolution_kernel",
+    "hankel_matrix",
+    "hankel_singular_values",
+    "registry",
+    "transfer_function",
+]
+
+if TYPE_CHECKING:
+    from hope_ssm import registry
+    from hope_ssm.convolution import convolution_kernel
+    from hope_ssm.hankel import hankel_matrix, hankel_singular_values
+    from hope_ssm.kernels.hope import HopeKernel
+    from hope_ssm.transfer import transfer_function
+
+
+def __getattr__(name: str) -> Any:
+    if name == "registry":
+        return importlib.import_module("hope_ssm.registry")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'hope_ssm' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,29 @@
+"""The readable reference: every power of every node, (..., n, F) complex numbers at once."""
+
+from __future__ import annotations
+
+import torch
+from opt_einsum import contract
+from torch import Tensor
+
+from hope_ssm.frequency import frequency_grid, warped_angle
+
+
+def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+    """p(θ_j) = Σ_k c_k exp(-ikθ'_j), the polynomial in the all-pass node, term by term.
+
+    Args:
+        coefficients: c, (..., n) real.
+        sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
+        length: L; the angles are θ_j = 2πj / L.
+
+    Returns: (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
+    """
+    theta = frequency_grid(length, device=coefficients.device).to(sampling_period.dtype)
+    angle = warped_angle(theta, sampling_period.unsqueeze(-1))
+    order = torch.arange(coefficients.shape[-1], dtype=angle.dtype, device=angle.device)
+    phase = order[:, None] * angle.unsqueeze(-2)
+    powers = torch.polar(torch.ones_like(phase), -phase)
+    batch = torch.broadcast_shapes(coefficients.shape[:-1], powers.shape[:-2])
+    coefficients = coefficients.expand(*batch, -1).to(powers.dtype)
+    return contract("...k,...kf->...f", coefficients, powers.expand(*batch, -1, -1))

@@ -1,0 +1,105 @@
+"""Argument checks shared by the public functions: one sentence with what was expected, what came and the mend."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_said: set[str] = set()
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or ``""`` if none is close."""
+    close = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_choice(option: str, value: Any, valid: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``valid``; otherwise raise ``ValueError`` naming the nearest valid one."""
+    valid = list(valid)
+    if value not in valid:
+        listed = ", ".join(repr(v) for v in valid)
+        raise ValueError(f"{option} must be one of {listed}; got {value!r}.{nearest(str(value), valid)}")
+    return value
+
+
+def check_positive_integer(option: str, value: Any) -> int:
+    """Return ``value`` as an int if it is a whole number of at least 1; otherwise raise."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{option} must be a whole number of at least 1; got {value!r} ({type(value).__name__}).")
+    if value < 1:
+        raise ValueError(f"{option} must be a whole number of at least 1; got {value}.")
+    return int(value)
+
+
+def check_positive_number(option: str, value: Any) -> float:
+    """Return ``value`` as a float if it is a finite number above 0; otherwise raise."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{option} must be a finite number above 0; got {value!r} ({type(value).__name__}).")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{option} must be a finite number above 0; got {value}.")
+    return float(value)
+
+
+def check_markov_parameters(markov_parameters: Any) -> Tensor:
+    """Return the Markov parameters ``(..., n)`` if they are a real, finite floating-point tensor; otherwise raise."""
+    h = markov_parameters
+    if not isinstance(h, Tensor):
+        raise TypeError(f"markov_parameters must be a torch tensor of shape (..., n); got {type(h).__name__}.")
+    if not h.is_floating_point():
+        raise TypeError(
+            f"markov_parameters must be real floating-point numbers (float32 or float64); got {h.dtype}. "
+            "Convert with .float(), or .real for complex numbers: their imaginary part has no effect."
+        )
+    if h.ndim < 1 or h.shape[-1] < 1:
+        raise ValueError(f"markov_parameters must have shape (..., n) with n at least 1; got shape {tuple(h.shape)}.")
+    if not torch.isfinite(h).all():
+        raise ValueError("markov_parameters must be finite; got a tensor with infinite or NaN entries.")
+    return h
+
+
+def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
+    """Return the sampling period as a tensor on ``like``'s device if finite and above 0; otherwise raise."""
+    dt = sampling_period
+    if isinstance(dt, Real) and not isinstance(dt, bool):
+        dt = torch.tensor(float(dt), dtype=like.dtype, device=like.device)
+    if not isinstance(dt, Tensor) or not dt.is_floating_point():
+        got = dt.dtype if isinstance(dt, Tensor) else type(dt).__name__
+        raise TypeError(f"sampling_period must be a number or a real floating-point tensor; got {got}.")
+    if dt.device != like.device:
+        raise ValueError(
+            f"sampling_period must be on the device of the Markov parameters, {like.device}; got {dt.device}."
+        )
+    if not (torch.isfinite(dt) & (dt > 0)).all():
+        raise ValueError("sampling_period must be finite and above 0 everywhere; got " + _worst(dt) + ".")
+    return dt
+
+
+def check_broadcast(first: tuple[str, torch.Size], second: tuple[str, torch.Size]) -> torch.Size:
+    """Return the common batch shape of two named shapes; raise ``ValueError`` if they do not broadcast."""
+    try:
+        return torch.broadcast_shapes(first[1], second[1])
+    except RuntimeError:
+        raise ValueError(
+            f"the batch dimensions of {first[0]} and {second[0]} must broadcast; "
+            f"got {tuple(first[1])} and {tuple(second[1])}."
+        ) from None
+
+
+def _worst(dt: Tensor) -> str:
+    bad = dt[~(torch.isfinite(dt) & (dt > 0))]
+    return f"{bad.flatten()[0].item()} ({bad.numel()} of {dt.numel()} entries)"
+
+
+def log_once(logger: logging.Logger, level: int, message: str) -> None:
+    """Log ``message`` at ``level`` unless this process has logged the same message before."""
+    if message not in _said:
+        _said.add(message)
+        logger.log(level, message)

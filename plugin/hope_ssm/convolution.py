@@ -1,0 +1,57 @@
+"""The convolution kernel of a HOPE system."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hope_ssm import backends
+from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.realization import feedthrough, input_vector, state_response
+from hope_ssm.transfer import check_system, sample_transfer_function
+
+TRUNCATIONS = ("exact", "none")
+
+
+def convolution_kernel(
+    markov_parameters: Tensor,
+    sampling_period: Tensor | float,
+    length: int,
+    *,
+    truncation: str = "exact",
+    backend: str = "auto",
+) -> Tensor:
+    """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B:  the first L samples of the impulse response of G(z) = Σ_k h_k P(z)^{k+1}.
+
+    ``truncation="none"`` gives the paper's Algorithm 1 as printed instead, k = Re iFFT(g) with L samples of g: the
+    response beyond L wraps around onto its start, Σ_m k_{t+mL}.
+
+    Args:
+        markov_parameters: h, (..., n) real.
+        sampling_period: Δt, a number or (...) real, above 0; batch dimensions broadcast. The window of memory is
+            about n / Δt samples at low frequencies.
+        length: L, at least 1, odd or even.
+        truncation: ``"exact"`` or ``"none"``.
+        backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
+
+    Returns: (..., L) real, in the common dtype of the parameters (float32 at least).
+
+    Raises:
+        TypeError: complex or integer parameters, a length that is not a whole number.
+        ValueError: shapes that do not broadcast, Δt not finite and positive, an unknown truncation or backend.
+
+    Source: arXiv 2405.13975, Algorithm 1 (``"none"``); the exact truncation is this project's.
+    """
+    h, dt = check_system(markov_parameters, sampling_period)
+    length = check_positive_integer("length", length)
+    check_choice("truncation", truncation, TRUNCATIONS)
+    return sample_kernel(h, dt, length, truncation, backends.get(backend, h.device))
+
+
+def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, evaluate: backends.Evaluate) -> Tensor:
+    """The kernel of a checked system, without looking at its values; shapes as in :func:`convolution_kernel`."""
+    if truncation == "none":
+        return torch.fft.irfft(sample_transfer_function(h, dt, length, evaluate), n=length)
+    first = feedthrough(h, dt).unsqueeze(-1).to(dt.dtype)
+    memory = state_response(h, dt, input_vector(dt, h.shape[-1]), length, evaluate)
+    return torch.cat([first.expand(*memory.shape[:-1], 1), memory[..., :-1]], dim=-1)

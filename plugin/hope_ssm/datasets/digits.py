@@ -1,0 +1,38 @@
+"""Handwritten digits as pixel sequences: scikit-learn's 1797 real images of 8 × 8 pixels, no download."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import TensorDataset
+
+N_CLASSES = 10
+
+
+def digits(seed: int = 42, *, test_split: float = 0.2, val_split: float = 0.1) -> dict[str, TensorDataset]:
+    """Return ``{"train", "val", "test"}``, each of pairs (x (64, 1) float32 in [0, 1], class 0 … 9).
+
+    The images are shuffled with ``seed`` and cut: the split depends on nothing else.
+
+    Args:
+        seed: of the split.
+        test_split, val_split: shares of all images.
+
+    Raises:
+        ImportError: scikit-learn is not installed (extra ``workbench``).
+
+    Source: ``sklearn.datasets.load_digits``, the test set of E. Alpaydin and C. Kaynak, "Optical Recognition of
+    Handwritten Digits", UCI Machine Learning Repository (1998).
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            "the digits need scikit-learn, which is not installed: pip install 'hope-ssm[workbench]'."
+        ) from error
+    images, labels = load_digits(return_X_y=True)
+    x = torch.tensor(images, dtype=torch.float32).unsqueeze(-1) / 16
+    y = torch.tensor(labels, dtype=torch.long)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    n_test, n_val = round(len(x) * test_split), round(len(x) * val_split)
+    parts = dict(zip(("test", "val", "train"), order.tensor_split([n_test, n_test + n_val]), strict=True))
+    return {name: TensorDataset(x[index], y[index]) for name, index in parts.items()}

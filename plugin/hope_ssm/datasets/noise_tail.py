@@ -1,0 +1,66 @@
+"""The memory experiment: a signal followed by noise, classified from the outputs over the noise alone.
+
+Whatever is read off there was carried through the noise by the model's memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from hope_ssm.checks import check_positive_integer
+
+
+class NoiseTail(Dataset):
+    """x ↦ [x_1 … x_L, u_1 … u_M],  u_t uniform on [0, 1)^d.
+
+    Args:
+        signals: data set of pairs (x (L, d), target).
+        l_noise: M, at least 1.
+        seed: None for noise drawn afresh at every access (training, from torch's generator); a number for noise
+            that depends on it and the index alone (evaluation).
+
+    Source: arXiv 2405.13975, the noise-padded sequential CIFAR-10 experiment.
+    """
+
+    def __init__(self, signals: Dataset, l_noise: int, seed: int | None = None) -> None:
+        self.signals = signals
+        self.l_noise = check_positive_integer("l_noise", l_noise)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.signals)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        x, target = self.signals[index][:2]
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        noise = torch.rand(self.l_noise, x.shape[-1], generator=generator, dtype=x.dtype)
+        return torch.cat([x, noise]), target
+
+
+class TailPool(nn.Module):
+    """y = W · mean_{t > L} x_t + b: a linear read-out of the mean over the last ``l_tail`` steps.
+
+    Args:
+        d_model: features of x.
+        d_output: classes, or None for no linear map.
+        l_tail: how many steps at the end are averaged; at least 1, at most the sequence length.
+    """
+
+    def __init__(self, d_model: int, d_output: int | None = None, *, l_tail: int) -> None:
+        super().__init__()
+        self.l_tail = check_positive_integer("l_tail", l_tail)
+        self.output_transform = nn.Identity() if d_output is None else nn.Linear(d_model, d_output)
+
+    def forward(self, x: Tensor, state: Any = None, **context: Any) -> Tensor:
+        """Map (B, L, d_model) to (B, d_output); ``state`` and ``context`` are the host's and not used."""
+        if x.shape[-2] < self.l_tail:
+            raise ValueError(f"the sequence must have at least l_tail={self.l_tail} steps; got {x.shape[-2]}.")
+        return self.output_transform(x[..., -self.l_tail :, :].mean(-2))
+
+    def step(self, x: Tensor, state: Any = None) -> Tensor:
+        """Read out one step (B, d_model)."""
+        return self.output_transform(x)

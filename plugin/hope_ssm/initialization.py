@@ -1,0 +1,76 @@
+"""Initial Markov parameters and sampling periods."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_choice, check_positive_number
+
+
+def _gaussian(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape)
+
+
+def _uniform(shape: tuple[int, ...]) -> Tensor:
+    return (2 * torch.rand(shape) - 1) * math.sqrt(3)
+
+
+def _rademacher(shape: tuple[int, ...]) -> Tensor:
+    return torch.randint(2, shape).to(torch.get_default_dtype()) * 2 - 1
+
+
+def _flat_spectrum(shape: tuple[int, ...]) -> Tensor:
+    n = shape[-1]
+    phase = 2 * math.pi * torch.rand(*shape[:-1], n // 2 + 1)
+    spectrum = torch.polar(torch.ones_like(phase), phase)
+    real_bins = [0, n // 2] if n % 2 == 0 else [0]
+    spectrum[..., real_bins] = torch.sign(spectrum[..., real_bins].real).to(spectrum.dtype)
+    return torch.fft.irfft(spectrum, n=n) * math.sqrt(n)
+
+
+MARKOV_PARAMETERS = {
+    "gaussian": _gaussian,
+    "uniform": _uniform,
+    "rademacher": _rademacher,
+    "flat_spectrum": _flat_spectrum,
+}
+
+
+def markov_parameters(init: str, shape: tuple[int, ...], scale: float) -> Tensor:
+    """Random h with E[h_k] = 0 and E[h_k²] = scale² / n, so that E‖h‖² = scale² whatever n is.
+
+    ``gaussian`` normal, ``uniform`` on an interval, ``rademacher`` random signs, ``flat_spectrum`` random phases
+    with |Σ_k h_k e^{-ikω}| = scale at all ω = 2πj / n.
+
+    Args:
+        init: one of ``MARKOV_PARAMETERS``.
+        shape: (..., n).
+        scale: above 0.
+
+    Returns: ``shape``, in torch's default dtype.
+
+    Source: arXiv 2405.13975 initializes h at random with standard deviation between 1/(2√n) and 1/√n.
+    """
+    check_choice("init", init, MARKOV_PARAMETERS)
+    scale = check_positive_number("init_scale", scale)
+    return MARKOV_PARAMETERS[init](shape) * (scale / math.sqrt(shape[-1]))
+
+
+def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic: bool = False) -> Tensor:
+    """Δt drawn log-uniformly from [dt_min, dt_max]; evenly spaced in the logarithm when ``deterministic``.
+
+    Returns: (count,) float64. One deterministic period is the geometric mean.
+    """
+    dt_min, dt_max = check_positive_number("dt_min", dt_min), check_positive_number("dt_max", dt_max)
+    if dt_min > dt_max:
+        raise ValueError(f"dt_min must not be above dt_max; got dt_min={dt_min} and dt_max={dt_max}.")
+    if not deterministic:
+        position = torch.rand(count, dtype=torch.float64)
+    elif count == 1:
+        position = torch.full((1,), 0.5, dtype=torch.float64)
+    else:
+        position = torch.linspace(0, 1, count, dtype=torch.float64)
+    return torch.exp(math.log(dt_min) + position * (math.log(dt_max) - math.log(dt_min)))

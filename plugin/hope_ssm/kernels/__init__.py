@@ -1,0 +1,1 @@
+"""One file per parameterization; ``contract`` is what they share."""

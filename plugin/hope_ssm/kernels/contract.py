@@ -1,0 +1,231 @@
+"""The interface between a convolution kernel and the layer that holds it, as state-spaces/s4 calls it.
+
+A kernel is a module built with keywords only, that maps its parameters to a convolution kernel:
+
+    kernel(L=, rate=, state=) -> (k (C, H, L) real, response (B, C, H, L) to the state, or None)
+    kernel.step(u (B, H), state) -> (y (B, C, H), state)
+    kernel.forward_state(u (B, H, L), state) -> state
+    kernel.default_state(*batch_shape) -> state
+
+Parameters carry ``_optim``, a dictionary of the optimizer options that differ from the global ones; the host makes
+one parameter group of each distinct dictionary. Axes: B batch, C channels, H features (d_model), L samples.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, log_once, nearest
+from hope_ssm.initialization import sampling_periods
+
+_logger = logging.getLogger("hope_ssm.kernels")
+
+# Options the host's S4 configurations pass to every kernel and that mean something to S4 alone.
+S4_OPTIONS = frozenset(
+    ["bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real", "measure", "rank", "real_transform"]
+)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Which keys of ``lr`` and ``wd`` rule a parameter, and whether a bare number does.
+
+    keys: names in a mapping; 0 under one of them as ``lr`` freezes the parameter.
+    bare: ``"always"``; ``"nonzero"``: a bare 0 leaves the parameter at the global setting; ``"never"``.
+    """
+
+    keys: tuple[str, ...]
+    bare: str = "always"
+
+    def of(self, setting: float | Mapping[str, float] | None) -> float | None:
+        """Return what ``setting`` says of this parameter; None inherits the optimizer's global value."""
+        if isinstance(setting, Mapping):
+            said = [setting[key] for key in self.keys if setting.get(key) is not None]
+            if len(set(said)) > 1:
+                raise ValueError(f"the keys {', '.join(self.keys)} name one parameter; got different values {said}.")
+            return said[0] if said else None
+        if setting is None or self.bare == "never" or (self.bare == "nonzero" and setting == 0):
+            return None
+        return float(setting)
+
+
+def softplus_inverse(x: Tensor) -> Tensor:
+    """log(eˣ - 1) = x + log(-expm1(-x)), without overflow."""
+    return x + torch.log(-torch.expm1(-x))
+
+
+TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "exp": (torch.exp, torch.log),
+    "softplus": (nn.functional.softplus, softplus_inverse),
+}
+
+
+class SequenceKernel(nn.Module):
+    """What all kernels share: sizes, sampling periods, learning rates by name, honest treatment of options.
+
+    Args:
+        d_model: H, the number of features.
+        channels: C, kernels per feature (twice as many when the layer is bidirectional).
+        l_max: longest kernel the layer asks for, or None; used when ``forward`` is called without ``L``.
+        lr, wd: learning rate and weight decay: a mapping by name, one number, or None (inherit).
+        n_ssm: independent copies of the tied parameters; must divide ``d_model``; None means ``d_model``.
+        dt_min, dt_max: range of the initial sampling periods.
+        dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized.
+        deterministic: no random numbers in the initialization.
+        verbose: whether to log options that have no effect.
+        options: what else the configuration passed; logged if it belongs to another kernel, refused if to none.
+    """
+
+    name = "kernel"
+    rulings: dict[str, Ruling]
+    idle_rulings: tuple[str, ...] = ()
+    idle_options: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        channels: int = 1,
+        l_max: int | None = None,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        n_ssm: int | None = None,
+        dt_min: float,
+        dt_max: float,
+        dt_transform: str = "softplus",
+        deterministic: bool = False,
+        verbose: bool = True,
+        options: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.verbose = verbose
+        self._check_options(options)
+        self.d_model = check_positive_integer("d_model", d_model)
+        self.channels = check_positive_integer("channels", channels)
+        self.l_max = None if l_max is None else check_positive_integer("l_max", l_max)
+        self.n_ssm = self.d_model if n_ssm is None else check_positive_integer("n_ssm", n_ssm)
+        if self.d_model % self.n_ssm:
+            raise ValueError(f"n_ssm must divide d_model; got n_ssm={self.n_ssm} and d_model={self.d_model}.")
+        self.deterministic = deterministic
+        self.dt_min, self.dt_max = dt_min, dt_max
+        self.dt_transform = check_choice("dt_transform", dt_transform, TRANSFORMS)
+        self.lr, self.wd = self._check_setting("lr", lr), self._check_setting("wd", wd)
+
+    def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
+        if setting is None:
+            return None
+        if not isinstance(setting, Mapping):
+            return self._check_rate(option, setting)
+        known = [key for ruling in self.rulings.values() for key in ruling.keys]
+        checked = {}
+        for key, value in setting.items():
+            if key in known:
+                checked[key] = None if value is None else self._check_rate(f"{option}.{key}", value)
+            elif key in self.idle_rulings:
+                self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
+            else:
+                valid = [*known, *self.idle_rulings]
+                raise ValueError(f"{option} has no key {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
+        return checked
+
+    @staticmethod
+    def _check_rate(option: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{option} must be a number of at least 0 or a mapping of such; got {value!r}.")
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{option} must be finite and at least 0; got {value}.")
+        return float(value)
+
+    def _say(self, message: str, level: int = logging.INFO) -> None:
+        if self.verbose:
+            log_once(_logger, level, message)
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Log the options that belong to other kernels; raise ``TypeError`` for those that belong to none."""
+        valid = [key for key, p in inspect.signature(type(self)).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        for key in options:
+            if key not in self.idle_options:
+                raise TypeError(
+                    f"the {self.name} kernel has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
+                )
+        idle = [f"{key}={value}" for key, value in options.items() if value is not None]
+        if idle:
+            self._say(f"{self.name}: the S4 options {', '.join(idle)} have no effect.")
+
+    def register(self, name: str, tensor: Tensor) -> None:
+        """Make ``tensor`` a parameter with its own optimizer options, or a buffer if it is frozen by ``lr``."""
+        ruling = self.rulings[name]
+        lr, wd = ruling.of(self.lr), ruling.of(self.wd)
+        tensor = tensor.to(torch.get_default_dtype())
+        if lr == 0:
+            self.register_buffer(name, tensor)
+            return
+        parameter = nn.Parameter(tensor)
+        options = {key: value for key, value in (("lr", lr), ("weight_decay", wd)) if value is not None}
+        if options:
+            parameter._optim = options  # type: ignore[attr-defined]
+        self.register_parameter(name, parameter)
+
+    def register_sampling_period(self, name: str, count: int) -> None:
+        """Draw ``count`` sampling periods and register their inverse transform under ``name``."""
+        dt = sampling_periods(count, self.dt_min, self.dt_max, deterministic=self.deterministic)
+        self.register(name, TRANSFORMS[self.dt_transform][1](dt))
+
+    def transformed(self, raw: Tensor) -> Tensor:
+        """Return the positive sampling period of a raw parameter."""
+        return TRANSFORMS[self.dt_transform][0](raw)
+
+    def per_feature(self, tied: Tensor) -> Tensor:
+        """Repeat n_ssm copies along the first axis to d_model: feature h uses copy h mod n_ssm."""
+        return tied.repeat(self.d_model // tied.shape[0], *[1] * (tied.ndim - 1))
+
+    def kernel_length(self, length: int | None) -> int:
+        """Return the length asked for, or l_max; raise ``ValueError`` if neither says."""
+        if length is None and self.l_max is None:
+            raise ValueError("the kernel's length must be given as L when l_max is None; got neither.")
+        return check_positive_integer("L", self.l_max if length is None else length)
+
+    @staticmethod
+    def check_rate(rate: float) -> float:
+        """Return the relative sampling rate if it is a finite number above 0."""
+        return check_positive_number("rate", rate)
+
+    def _setup_step(self, **kwargs: Any) -> None:
+        """Nothing to prepare: ``step`` reads the parameters, so it always is the function ``forward`` is."""
+        kwargs.pop("mode", None)
+        if kwargs:
+            raise TypeError(f"setup_step has no option {next(iter(kwargs))!r}; it takes none.")
+
+    @property
+    def d_state(self) -> int:
+        """Size of the state of one channel-free layer, flattened."""
+        return math.prod(self.default_state().shape)
+
+    @property
+    def state_to_tensor(self) -> Callable[[Tensor], Tensor]:
+        """A function that flattens a state (..., H, N) to (..., H·N)."""
+        return lambda state: state.flatten(-2)
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return a zero state for a batch."""
+        raise NotImplementedError(f"the {self.name} kernel has no recurrent mode.")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = {*self._parameters, *self._buffers}
+        held = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
+        if held - own and own - held:
+            raise ValueError(
+                f"the checkpoint must hold a {self.name} kernel at {prefix.rstrip('.') or 'the top'!r} "
+                f"({', '.join(sorted(own))}); it holds another kernel ({', '.join(sorted(held))}). "
+                "Load it into a model with the kernel it was trained with."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,171 @@
+"""HOPE: the Hankel operator parameterization as a kernel of the host."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm import backends, initialization, realization
+from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.convolution import TRUNCATIONS, sample_kernel
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.transfer import working_dtype
+
+# Initializations of S4's state matrix: they mean nothing here, where there is no state matrix to initialize.
+_S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
+
+
+class HopeKernel(SequenceKernel):
+    """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B  for  G(z) = Σ_k h_k P(z)^{k+1},  P(z) = (z⁻¹ + a) / (1 + a z⁻¹).
+
+    The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt a system,
+    ``a = (Δt - 1) / (Δt + 1)``; memory does not decay inside a window of about n / Δt samples.
+
+    h is treated as the host treats S4's C: never tied by ``n_ssm``, at the global learning rate and weight decay
+    unless ``lr`` or ``wd`` names ``C`` or ``markov_parameters``, or is one nonzero number. Δt answers to ``dt`` or
+    ``sampling_period`` and to any bare number, and is tied by ``n_ssm``. A learning rate of 0 by name freezes.
+
+    Args:
+        d_model: H features.
+        d_state: n, the number of Markov parameters and of real states a system.
+        channels: C kernels a feature.
+        l_max: longest kernel, or None.
+        dt_min, dt_max: range of the initial Δt (log-uniform), per sample, above 0.
+        dt_transform: ``"exp"`` or ``"softplus"``.
+        n_ssm: independent sampling periods; divides d_model; None: one a feature.
+        deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
+        lr, wd: see above.
+        init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
+        init_scale: E‖h‖ of a system at the start.
+        truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around.
+        backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
+        verbose: log options without effect.
+
+    Raises:
+        TypeError, ValueError: an unknown option (the nearest valid one is named), a value outside its range.
+
+    Source: Yu, Mahoney, Erichson, ICLR 2025 (arXiv 2405.13975).
+    """
+
+    name = "hope"
+    rulings = {  # noqa: RUF012
+        "markov_parameters": Ruling(("C", "markov_parameters"), bare="nonzero"),
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+    }
+    idle_rulings = ("A", "B")
+    idle_options = S4_OPTIONS | {"init"}
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.01,
+        dt_max: float = 0.3,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init: str | None = "gaussian",
+        init_scale: float = 1.0,
+        truncation: str = "exact",
+        backend: str = "auto",
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        if init is None or init in _S4_INITS or init.startswith("diag-"):
+            options["init"], init = init, "gaussian"
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        if isinstance(self.lr, float):
+            self._explain_bare_lr()
+        self.n = check_positive_integer("d_state", d_state)
+        self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
+        self.backend = check_choice("backend", backend, backends.NAMES)
+
+        shape = (self.channels, self.d_model, self.n)
+        h = initialization.markov_parameters(init, shape, init_scale)
+        if deterministic:
+            h = torch.zeros(shape)
+            h[..., 0] = init_scale
+        self.register("markov_parameters", h)
+        self.register_sampling_period("raw_sampling_period", self.n_ssm)
+
+    def _explain_bare_lr(self) -> None:
+        if self.lr == 0:
+            self._say("hope: lr=0 freezes the sampling periods; lr={C: 0} freezes the Markov parameters.")
+        else:
+            self._say(
+                f"hope: lr={self.lr} rules the Markov parameters too, which usually train best at the global rate; "
+                f"lr={{dt: {self.lr}}} leaves them there.",
+                logging.WARNING,
+            )
+
+    @property
+    def sampling_period(self) -> Tensor:
+        """Δt of every feature, (H,)."""
+        return self.per_feature(self.transformed(self.raw_sampling_period))
+
+    def _system(self, rate: float) -> tuple[Tensor, Tensor]:
+        """(h (C, H, n), Δt (H,)) in the working dtype, at a relative sampling rate."""
+        dtype = working_dtype(self.markov_parameters, self.raw_sampling_period)
+        return self.markov_parameters.to(dtype), self.sampling_period.to(dtype) * self.check_rate(rate)
+
+    def forward(
+        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """k_t for t < L, and C Aᵗ s_0 if there is a state s_0.
+
+        Args:
+            L: length, l_max if None.
+            rate: relative sampling rate r: Δt becomes r·Δt.
+            state: (B, H, n) or None.
+
+        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        """
+        length = self.kernel_length(L)
+        h, dt = self._system(rate)
+        evaluate = backends.get(self.backend, h.device)
+        kernel = sample_kernel(h, dt, length, self.truncation, evaluate)
+        if state is None:
+            return kernel, None
+        state = self._check_state(state).unsqueeze(1)
+        return kernel, realization.state_response(h, dt, state, length, evaluate)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
+        h, dt = self._system(1.0)
+        return realization.step(h, dt, u, self._check_state(state))
+
+    def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
+        """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
+        _, dt = self._system(1.0)
+        return realization.forward_state(dt, u, self._check_state(state), backends.get(self.backend, u.device))
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state (*batch_shape, H, n), real, on the parameters' device and in their dtype."""
+        return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n)
+
+    def _check_state(self, state: Tensor) -> Tensor:
+        if state.is_complex() or tuple(state.shape[-2:]) != (self.d_model, self.n):
+            raise ValueError(
+                f"the state must be real of shape (batch, {self.d_model}, {self.n}); "
+                f"got {state.dtype} of shape {tuple(state.shape)}. default_state(batch) makes one."
+            )
+        return state
+
+    def extra_repr(self) -> str:
+        """Return the sizes and choices, for print(model)."""
+        return (
+            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
+            f"truncation={self.truncation!r}, backend={self.backend!r}"
+        )

@@ -1,0 +1,181 @@
+"""S4D: a diagonal complex state space, with the Vandermonde kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from opt_einsum import contract
+from torch import Tensor
+
+from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+
+
+def _legs(n: int) -> np.ndarray:
+    """Eigenvalues, with positive imaginary part, of the normal part of the n × n HiPPO-LegS matrix."""
+    root = np.sqrt(2 * np.arange(n) + 1)
+    product = root[:, None] * root[None, :] / 2
+    skew = np.triu(product, 1) - np.tril(product, -1)  # LegS = -1/2 I + skew - rank one
+    imaginary = np.sort(scipy.linalg.eigvalsh(-1j * skew))[n // 2 :]
+    return -0.5 + 1j * imaginary
+
+
+def _inv(n: int) -> np.ndarray:
+    """-1/2 + i n/π (n / (2k + 1) - 1), k = 0 … n/2 - 1 (S4D-Inv)."""
+    k = np.arange(n // 2)
+    return -0.5 + 1j * n / math.pi * (n / (2 * k + 1) - 1)
+
+
+def _lin(n: int) -> np.ndarray:
+    """-1/2 + iπk, k = 0 … n/2 - 1 (S4D-Lin)."""
+    return -0.5 + 1j * math.pi * np.arange(n // 2)
+
+
+INITS = {"diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs}
+SHORT_INITS = {"lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd": "diag-legs"}
+DISCRETIZATIONS = ("zoh", "bilinear")
+
+
+class S4DKernel(SequenceKernel):
+    """k_t = 2 Re Σ_j C_j B̄_j Ā_jᵗ  with  Ā = exp(ΔtA), B̄ = (Ā - 1)/A · B  (zero-order hold), or the bilinear rule.
+
+    n real states are n/2 complex modes with their conjugates. A = -exp(A_real) + i A_imag and B are shared by n_ssm;
+    Δt is one a feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
+
+    Args:
+        d_model: H features.
+        d_state: n, even.
+        init: ``"diag-lin"``, ``"diag-inv"`` or ``"diag-legs"``.
+        disc: ``"zoh"`` or ``"bilinear"``.
+        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: Gu, Gupta, Goel, Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
+    NeurIPS 2022 (arXiv 2206.11893).
+    """
+
+    name = "s4d"
+    rulings = {  # noqa: RUF012
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+        "A_real": Ruling(("A",)),
+        "A_imag": Ruling(("A",)),
+        "B": Ruling(("B",)),
+        "C": Ruling(("C",), bare="never"),
+    }
+    idle_options = S4_OPTIONS - {"disc"}
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init: str | None = "diag-lin",
+        disc: str = "zoh",
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        n = check_positive_integer("d_state", d_state)
+        if n % 2:
+            raise ValueError(f"d_state of s4d must be even, for its modes come in conjugate pairs; got {n}.")
+        init = SHORT_INITS.get(init, init) if init is not None else "diag-lin"
+        poles = torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
+        self.disc = check_choice("disc", disc, DISCRETIZATIONS)
+        self.n = n
+
+        C = torch.randn(self.channels, d_model, n // 2, 2) / math.sqrt(2)
+        if deterministic:
+            C = torch.zeros_like(C)
+            C[..., 0, 0] = 1.0
+        B = torch.zeros(self.n_ssm, n // 2, 2)
+        B[..., 0] = 1.0
+        self.register_sampling_period("raw_sampling_period", self.d_model)
+        self.register("A_real", torch.log(-poles.real).repeat(self.n_ssm, 1))
+        self.register("A_imag", poles.imag.repeat(self.n_ssm, 1))
+        self.register("B", B)
+        self.register("C", C)
+
+    @property
+    def sampling_period(self) -> Tensor:
+        """Δt of every feature, (H,)."""
+        return self.transformed(self.raw_sampling_period)
+
+    def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """(log Ā (H, n/2), B̄ (H, n/2), C (C, H, n/2)) at a relative sampling rate, complex."""
+        dt = (self.sampling_period * self.check_rate(rate)).unsqueeze(-1)
+        A = self.per_feature(torch.complex(-torch.exp(self.A_real), self.A_imag))
+        B = self.per_feature(torch.view_as_complex(self.B.contiguous()))
+        C = torch.view_as_complex(self.C.contiguous())
+        if self.disc == "zoh":
+            log_A = dt * A
+            return log_A, B * (torch.exp(log_A) - 1) / A, C
+        denominator = 1 - dt * A / 2
+        return torch.log((1 + dt * A / 2) / denominator), B * dt / denominator, C
+
+    def forward(
+        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """k_t for t < L, and 2 Re C Ā^{t+1} s_0 if there is a state s_0 (the host's convention: update, then output).
+
+        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
+        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        """
+        length = self.kernel_length(L)
+        log_A, B, C = self.discretized(rate)
+        time = torch.arange(length, device=C.device, dtype=log_A.real.dtype)
+        powers = torch.exp(log_A.unsqueeze(-1) * time)  # (H, n/2, L)
+        kernel = 2 * contract("chn,hn,hnl->chl", C, B, powers).real
+        if state is None:
+            return kernel, None
+        state = self._check_state(state) * torch.exp(log_A)
+        return kernel, 2 * contract("chn,bhn,hnl->bchl", C, state, powers).real
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """s ← Ā s + B̄ u,  y = 2 Re C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
+        log_A, B, C = self.discretized()
+        state = torch.exp(log_A) * self._check_state(state) + B * u.unsqueeze(-1)
+        return 2 * contract("chn,bhn->bch", C, state).real, state
+
+    def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
+        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
+        length = u.shape[-1]
+        log_A, B, _ = self.discretized()
+        time = torch.arange(length - 1, -1, -1, device=u.device, dtype=u.dtype)
+        powers = torch.exp(log_A.unsqueeze(-1) * time)
+        driven = contract("hn,hnl,bhl->bhn", B, powers, u.to(powers.dtype))
+        return torch.exp(length * log_A) * self._check_state(state) + driven
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state (*batch_shape, H, n/2), complex, on the parameters' device."""
+        return torch.view_as_complex(self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, 2))
+
+    def _check_state(self, state: Tensor) -> Tensor:
+        if not state.is_complex() or tuple(state.shape[-2:]) != (self.d_model, self.n // 2):
+            raise ValueError(
+                f"the state must be complex of shape (batch, {self.d_model}, {self.n // 2}); "
+                f"got {state.dtype} of shape {tuple(state.shape)}. default_state(batch) makes one."
+            )
+        return state
+
+    def extra_repr(self) -> str:
+        """Return the sizes and choices, for print(model)."""
+        return (
+            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
+            f"disc={self.disc!r}"
+        )

@@ -1,0 +1,143 @@
+"""HOPE as a state space with n real states: the same system, exactly, one sample or one stretch at a time.
+
+With the all-pass coefficient ``a = (Δt - 1) / (Δt + 1)`` and the down-shift S,
+
+    A = (S - aI)(I - aS)⁻¹,   B = (1 - a²)(I - aS)⁻¹ e₀,   C = hᵀ(I - aS)⁻¹,   D = Σ_k h_k a^{k+1},
+    s_{t+1} = A s_t + B u_t,  y_t = C s_t + D u_t.
+
+All four are power series in S (see ``toeplitz``). ‖A‖₂ = 1 for n ≥ 2 and the controllability Gramian is
+(1 - a²)·I, so the realization is perfectly conditioned. Axes: B batch, C channels, H features, n states, L samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from opt_einsum import contract
+from torch import Tensor
+
+from hope_ssm.backends import Evaluate
+from hope_ssm.frequency import laguerre_prefactor
+from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
+
+
+def allpass_coefficient(sampling_period: Tensor) -> Tensor:
+    """a = (Δt - 1) / (Δt + 1), in float64: in float32 its distance from -1 is lost at small Δt."""
+    dt = sampling_period.double()
+    return (dt - 1) / (dt + 1)
+
+
+def input_gain(sampling_period: Tensor) -> Tensor:
+    """1 - a² = 4Δt / (1 + Δt)², without cancellation, float64."""
+    dt = sampling_period.double()
+    return 4 * dt / (1 + dt) ** 2
+
+
+def input_vector(sampling_period: Tensor, n: int) -> Tensor:
+    """B_j = (1 - a²) aʲ.  Args: sampling_period (...).  Returns: (..., n) float64."""
+    return input_gain(sampling_period).unsqueeze(-1) * geometric_series(allpass_coefficient(sampling_period), n)
+
+
+def feedthrough(markov_parameters: Tensor, sampling_period: Tensor) -> Tensor:
+    """D = k_0 = Σ_k h_k a^{k+1}.  Args: (..., n), (...).  Returns: (...) float64."""
+    a = allpass_coefficient(sampling_period)
+    return a * (markov_parameters.double() * geometric_series(a, markov_parameters.shape[-1])).sum(-1)
+
+
+def state_space(markov_parameters: Tensor, sampling_period: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(A, B, C, D) as dense float64 matrices, to look at and to compare with.
+
+    Args: markov_parameters (..., n); sampling_period (...).
+    Returns: A (..., n, n), B (..., n), C (..., n), D (...).
+    """
+    n = markov_parameters.shape[-1]
+    batch = torch.broadcast_shapes(markov_parameters.shape[:-1], sampling_period.shape)
+    a = allpass_coefficient(sampling_period).expand(batch)
+    identity = torch.eye(n, dtype=torch.float64, device=a.device)
+    shift = torch.diag(torch.ones(n - 1, dtype=torch.float64, device=a.device), -1)
+    inverse = torch.linalg.inv(identity - a[..., None, None] * shift)
+    A = (shift - a[..., None, None] * identity) @ inverse
+    C = (markov_parameters.double().unsqueeze(-2) @ inverse).squeeze(-2)
+    B = input_vector(sampling_period, n).expand(*batch, n)
+    return A, B, C.expand(*batch, n), feedthrough(markov_parameters, sampling_period).expand(batch)
+
+
+def advance(state: Tensor, sampling_period: Tensor, steps: int) -> Tensor:
+    """A^L s, the state after L steps without input.  Args: (..., n), (...).  Returns: (..., n) float64."""
+    return series_product(allpass_power(sampling_period.double(), steps, state.shape[-1]), state.double())
+
+
+def state_response(
+    markov_parameters: Tensor, sampling_period: Tensor, state: Tensor, length: int, evaluate: Evaluate
+) -> Tensor:
+    """r_t = C Aᵗ s for t = 0 … L-1, from  R(z) = Σ_k c_k Pᵏ / (1 + a z⁻¹),  c_k = Σ_j h_{j+k} s_j.
+
+    Replacing s by s - A^L s makes the response end at L, so L samples of R give it without wrap-around.
+    The convolution kernel is this response to the state B (see ``convolution``).
+
+    Args:
+        markov_parameters: h, (..., n) real in the working dtype.
+        sampling_period: Δt, (...) in the working dtype; batch dimensions broadcast.
+        state: s, (..., n).
+        length: L, at least 1.
+        evaluate: a backend (see ``backends``).
+
+    Returns: (..., L) in the dtype of ``sampling_period``.
+    """
+    ending = state.double() - advance(state, sampling_period, length)
+    coefficients = transposed_product(ending, markov_parameters.double()).to(sampling_period.dtype)
+    response = evaluate(coefficients, sampling_period, length)
+    return torch.fft.irfft(laguerre_prefactor(sampling_period, length) * response, n=length)
+
+
+def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor, evaluate: Evaluate) -> Tensor:
+    """s_L = A^L s_0 + Σ_t A^{L-1-t} B u_t, the state after a stretch of inputs.
+
+    The sum is the adjoint of h ↦ (C Aᵗ B)_t applied to the reversed inputs, up to the factor (I - aS)ᵀ⁻¹ that
+    makes C of h; so it costs one backward pass of the kernel and no [.., n, L] array.
+
+    Args:
+        sampling_period: Δt, (H,).
+        inputs: u, (B, H, L).
+        state: s_0, (B, H, n).
+
+    Returns: (B, H, n) in the dtype of ``state``.
+    """
+    n, length = state.shape[-1], inputs.shape[-1]
+
+    def impulse_response(h: Tensor) -> Tensor:
+        return state_response(h, sampling_period, input_vector(sampling_period, n), length, evaluate)
+
+    origin = torch.zeros(*inputs.shape[:-1], n, dtype=sampling_period.dtype, device=inputs.device)
+    _, adjoint = torch.func.vjp(impulse_response, origin)
+    (gathered,) = adjoint(inputs.flip(-1).to(origin.dtype))
+    gathered = gathered.double()
+    shifted = torch.nn.functional.pad(gathered[..., :-1], (1, 0))
+    driven = gathered - allpass_coefficient(sampling_period).unsqueeze(-1) * shifted
+    return (advance(state, sampling_period, length) + driven).to(state.dtype)
+
+
+def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One sample through the chain of all-pass filters: x_0 = u;  y_k = a x_k + s_k;  s_k ← x_k - a y_k;  x_{k+1} = y_k.
+
+    Written with 1 + a = 2Δt / (1 + Δt) where Δt < 1 and with 1 - a = 2 / (1 + Δt) elsewhere, which does not drift
+    over millions of steps in float32.
+
+    Args:
+        markov_parameters: h, (C, H, n).
+        sampling_period: Δt, (H,).
+        inputs: u, (B, H).
+        state: s, (B, H, n).
+
+    Returns: y (B, C, H) and the next state (B, H, n).
+    """
+    small = sampling_period < 1
+    rate = torch.where(small, 2 * sampling_period, 2 * torch.ones_like(sampling_period)) / (1 + sampling_period)
+    sign = torch.where(small, 1.0, -1.0).to(rate.dtype)
+    x, outputs, states = inputs, [], []
+    for s in state.unbind(-1):
+        v = s + sign * rate * x
+        y = v - sign * x
+        states.append(sign * (v - rate * y))
+        outputs.append(y)
+        x = y
+    return contract("bhn,chn->bch", torch.stack(outputs, -1), markov_parameters), torch.stack(states, -1)

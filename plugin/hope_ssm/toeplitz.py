@@ -1,0 +1,72 @@
+"""Power series of length n, that is lower-triangular Toeplitz matrices T(q), T(q)_ij = q_{i-j}, in float64.
+
+All matrices of the HOPE realization are such series in the down-shift S, so they commute and one vector of n
+numbers stands for each. float64 throughout: it is n numbers a system, and float32 would lose the long memory.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def series_product(p: Tensor, q: Tensor) -> Tensor:
+    """T(p) q: the first n coefficients of the product of two series.
+
+    Args: p, q: (..., n) float64, batch dimensions broadcast.  Returns: (..., n).
+    """
+    n = p.shape[-1]
+    product = torch.fft.rfft(p, n=2 * n) * torch.fft.rfft(q, n=2 * n)
+    return torch.fft.irfft(product, n=2 * n)[..., :n]
+
+
+def transposed_product(q: Tensor, x: Tensor) -> Tensor:
+    """(T(q)ᵀ x)_k = Σ_j q_j x_{k+j}, with x zero beyond its end.
+
+    Args: q, x: (..., n) float64, batch dimensions broadcast.  Returns: (..., n).
+    """
+    n = q.shape[-1]
+    product = torch.fft.rfft(q, n=2 * n).conj() * torch.fft.rfft(x, n=2 * n)
+    return torch.fft.irfft(product, n=2 * n)[..., :n]
+
+
+def geometric_series(ratio: Tensor, n: int) -> Tensor:
+    """(1, a, a², …, a^{n-1}): the series of (I - aS)⁻¹, by doubling, smooth in a (also at a = 0).
+
+    Args: ratio: (...) float64.  Returns: (..., n).
+    """
+    series = torch.ones_like(ratio).unsqueeze(-1)
+    while series.shape[-1] < n:
+        following = series[..., -1:] * ratio.unsqueeze(-1)
+        series = torch.cat([series, series * following], dim=-1)
+    return series[..., :n]
+
+
+def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
+    """First n Taylor coefficients of ((w - a) / (1 - a w))^L: the series of A^L, the state's advance by L steps.
+
+    Sampled on a circle of radius 10^(-1/n) inside the disc of analyticity, where the function is bounded by 1,
+    and read off one FFT of 16 n points or more: aliasing 1e-16, rounding amplified ten times at most. The
+    logarithm of the base is taken with log1p, so its relative error stays ε at small Δt and the power's is
+    ε·L·|log|, where repeated squaring has ε·L.
+
+    Args:
+        sampling_period: Δt, (...) float64.
+        exponent: L, at least 0.
+        n: number of coefficients.
+
+    Returns: (..., n) float64, Euclidean norm at most 1.
+    """
+    points = 16 << max(0, (n - 1).bit_length())
+    radius = 0.1 ** (1 / n)
+    angle = torch.arange(points, dtype=torch.float64, device=sampling_period.device) * (2 * math.pi / points)
+    circle = torch.polar(torch.full_like(angle, radius), angle)
+    bilinear = (1 - circle) / (1 + circle)
+    x, y = (sampling_period.unsqueeze(-1) * part for part in (bilinear.real, bilinear.imag))
+    log_modulus = torch.log1p(-4 * x / ((1 + x) ** 2 + y**2)) / 2
+    argument = torch.atan2(-y, 1 - x) - torch.atan2(y, 1 + x)
+    samples = torch.polar(torch.exp(exponent * log_modulus), exponent * argument)
+    coefficients = torch.fft.fft(samples)[..., :n].real / points
+    return coefficients * radius ** -torch.arange(n, dtype=torch.float64, device=angle.device)
