@@ -92,8 +92,8 @@ def state_response(
 def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor, evaluate: Evaluate) -> Tensor:
     """s_L = A^L s_0 + Σ_t A^{L-1-t} B u_t, the state after a stretch of inputs.
 
-    The sum is the adjoint of h ↦ (C Aᵗ B)_t applied to the reversed inputs, up to the factor (I - aS)ᵀ⁻¹ that
-    makes C of h; so it costs one backward pass of the kernel and no [.., n, L] array.
+    The sum is the adjoint of h ↦ (C Aᵗ B)_t applied to the reversed inputs, up to the factor (I - aS) between
+    h and C; so it costs one backward pass of the kernel and no [.., n, L] array.
 
     Args:
         sampling_period: Δt, (H,).
@@ -117,7 +117,7 @@ def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor, evalua
 
 
 def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One sample through the chain of all-pass filters: x_0 = u;  y_k = a x_k + s_k;  s_k ← x_k - a y_k;  x_{k+1} = y_k.
+    """One sample through the all-pass chain: x_0 = u;  y_k = a x_k + s_k;  s_k ← x_k - a y_k;  x_{k+1} = y_k.
 
     Written with 1 + a = 2Δt / (1 + Δt) where Δt < 1 and with 1 - a = 2 / (1 + Δt) elsewhere, which does not drift
     over millions of steps in float32.
