@@ -1,0 +1,1 @@
+"""Codebases that HOPE lives in: one file each."""

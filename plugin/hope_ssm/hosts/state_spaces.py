@@ -1,0 +1,110 @@
+"""state-spaces/s4 as a host: where it is, and how our kernels, data sets and decoder join its tables.
+
+With Hydra nothing needs to be called, see ``hope_ssm.hydra_searchpath``. A script without Hydra calls ``register()``
+once before it builds a model. The host's own entries always win over ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_logger = logging.getLogger("hope_ssm")
+
+HOME = "STATE_SPACES_HOME"
+_LANDMARKS = ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py")
+
+
+def find_host() -> Path | None:
+    """Return the host's checkout: the directory STATE_SPACES_HOME names, else the working directory; None if neither.
+
+    A set STATE_SPACES_HOME that holds no host is not replaced by the working directory.
+    """
+    named = os.environ.get(HOME)
+    directory = Path(named).expanduser() if named else Path.cwd()
+    return directory.resolve() if all((directory / mark).is_file() for mark in _LANDMARKS) else None
+
+
+def register() -> None:
+    """Add our kernels, data sets and decoder to the host's tables; calling it again changes nothing.
+
+    Returns None, so the host can call it through its own configuration where the Hydra plug-in is not loaded:
+    ``+trainer.profiler._target_=hope_ssm.hosts.state_spaces.register``.
+
+    Raises:
+        ImportError: the host's ``src`` can be imported neither from ``sys.path`` nor from ``find_host()``.
+    """
+    _make_importable()
+    for name, add_to in REGISTRATIONS.items():
+        add_to(importlib.import_module(name))
+
+
+def _make_importable() -> None:
+    if "src.models.sequence.kernels" in sys.modules:
+        return
+    host = find_host()
+    if host is not None and str(host) not in sys.path and not _on_path():
+        sys.path.insert(0, str(host))
+        importlib.invalidate_caches()
+    if not _on_path():
+        src = sys.modules.get("src")
+        other = f" ({src.__file__} is another package called src)" if getattr(src, "__file__", None) else ""
+        raise ImportError(
+            "the host's package src must be importable; no checkout of state-spaces/s4 was found on sys.path"
+            f"{other}. Start in the checkout or set {HOME} to it."
+        )
+
+
+def _on_path() -> bool:
+    """Whether some directory of ``sys.path`` is a checkout of the host."""
+    return any((Path(entry or ".") / _LANDMARKS[1]).is_file() for entry in sys.path)
+
+
+def register_kernels(module: ModuleType) -> None:
+    """Add every kernel of our registry, unloaded, to ``registry`` of the host's ``src.models.sequence.kernels``."""
+    from hope_ssm import registry
+
+    try:
+        entries = registry.names()
+    except ValueError as error:
+        _logger.warning("only hope-ssm's own kernels are registered: %s", error)
+        entries = {name: entry for entry in registry.own_entries().values() for name in (entry.name, *entry.aliases)}
+    _add(module.registry, entries)
+
+
+def register_datasets(module: ModuleType) -> None:
+    """Add ``noisy-digits`` and ``noisy-cifar`` to the data sets of the host's ``src.dataloaders``."""
+    table = module.SequenceDataset.registry
+    before = dict(table)
+    # The host's base class enters each subclass into the table when it is defined.
+    importlib.import_module("hope_ssm.hosts.state_spaces_data")
+    table.update(before)
+
+
+def register_decoders(module: ModuleType) -> None:
+    """Add ``tail_pool`` to the host's ``src.tasks.decoders``, built from the model's and the data set's d_output."""
+    from hope_ssm.datasets.noise_tail import TailPool
+
+    if "tail_pool" in module.registry and module.registry["tail_pool"] is not TailPool:
+        return
+    _add(module.registry, {"tail_pool": TailPool})
+    _add(module.model_attrs, {"tail_pool": ["d_output"]})
+    _add(module.dataset_attrs, {"tail_pool": ["d_output"]})
+
+
+def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
+    for name, entry in entries.items():
+        table.setdefault(name, entry)
+
+
+REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
+    "src.models.sequence.kernels": register_kernels,
+    "src.dataloaders": register_datasets,
+    "src.tasks.decoders": register_decoders,
+}

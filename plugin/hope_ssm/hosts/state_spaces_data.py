@@ -1,0 +1,98 @@
+"""Our data sets as the host's: imported by ``register_datasets`` once the host's ``src.dataloaders`` is there.
+
+Their classes stand at module level, so that spawned data-loading workers can unpickle them. Neither sets a maximal
+length: the kernels take any.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from src.dataloaders.base import SequenceDataset
+from src.dataloaders.basic import CIFAR10
+from torch.utils.data import DataLoader, Dataset
+
+from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.datasets.digits import N_CLASSES, digits
+from hope_ssm.datasets.noise_tail import NoiseTail
+
+
+def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) -> None:
+    """Refuse options that no default names; the host's private ``__…`` keys pass."""
+    for key in options:
+        if key not in valid and not key.startswith("__"):
+            raise TypeError(
+                f"the data set {name} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
+            )
+
+
+class NoisyDigits(SequenceDataset):
+    """Handwritten digits, 64 steps, then ``l_noise`` steps of uniform noise."""
+
+    _name_ = "noisy-digits"
+    d_input = 1
+    d_output = N_CLASSES
+    l_output = 0
+
+    def __init__(self, _name_: str, data_dir: str | None = None, **options: Any) -> None:
+        _check_options(self._name_, options, self.init_defaults)
+        super().__init__(_name_, data_dir=data_dir, **options)
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {"l_noise": 448, "seed": 42}
+
+    def setup(self) -> None:
+        """Make the three sets: fresh noise in training, noise fixed by the seed in evaluation."""
+        parts = digits(self.seed)
+        self.dataset_train = NoiseTail(parts["train"], self.l_noise)
+        self.dataset_val = NoiseTail(parts["val"], self.l_noise, self.seed)
+        self.dataset_test = NoiseTail(parts["test"], self.l_noise, self.seed + 1)
+
+
+class NoisyCIFAR10(CIFAR10):
+    """The host's sequential CIFAR-10, 1024 steps, then ``l_noise`` steps of uniform noise.
+
+    Takes the options of the host's ``cifar`` that leave a sequence of real vectors; the files lie where the host's do.
+    """
+
+    _name_ = "noisy-cifar"
+
+    def __init__(self, _name_: str, data_dir: str | None = None, **options: Any) -> None:
+        _check_options(self._name_, options, self.init_defaults)
+        super().__init__(_name_, data_dir=data_dir, **options)
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {**super().init_defaults, "l_noise": 1024}
+
+    def init(self) -> None:
+        """Refuse what noise cannot follow."""
+        check_positive_integer("l_noise", self.l_noise)
+        if self.tokenize:
+            raise ValueError("noisy-cifar needs real pixels; got tokenize=true. Leave dataset.tokenize=false.")
+        if self.permute in ("2d", "2d_transpose"):
+            raise ValueError(
+                f"noisy-cifar needs a sequence; got permute={self.permute}. Leave dataset.permute=null or name an order."
+            )
+
+    def setup(self) -> None:
+        """Let the host prepare CIFAR-10, then append fresh noise in training, fixed noise in evaluation."""
+        self._name_ = CIFAR10._name_  # names the host's folder of the files
+        try:
+            super().setup()
+        finally:
+            del self._name_
+        self.dataset_train = NoiseTail(self.dataset_train, self.l_noise)
+        self.dataset_val = NoiseTail(self.dataset_val, self.l_noise, self.seed)
+        self.dataset_test = NoiseTail(self.dataset_test, self.l_noise, self.seed + 1)
+
+    def _dataloader(self, dataset: Dataset, **options: Any) -> DataLoader:
+        if options.get("resolution", 1) != 1:
+            raise ValueError(
+                f"noisy-cifar is read at resolution 1, subsampling would thin out the noise; "
+                f"got {options['resolution']}. Leave loader.train_resolution and loader.eval_resolutions at 1."
+            )
+        return super()._dataloader(dataset, **options)
