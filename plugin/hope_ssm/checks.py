@@ -48,6 +48,13 @@ def check_positive_number(option: str, value: Any) -> float:
     return float(value)
 
 
+def check_flag(option: str, value: Any) -> bool:
+    """Return ``value`` if it is true or false; otherwise raise: the text "no" would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be true or false; got {value!r} ({type(value).__name__}).")
+    return value
+
+
 def check_markov_parameters(markov_parameters: Any) -> Tensor:
     """Return the Markov parameters ``(..., n)`` if they are a real, finite floating-point tensor; otherwise raise."""
     h = markov_parameters
@@ -58,8 +65,10 @@ def check_markov_parameters(markov_parameters: Any) -> Tensor:
             f"markov_parameters must be real floating-point numbers (float32 or float64); got {h.dtype}. "
             "Convert with .float(), or .real for complex numbers: their imaginary part has no effect."
         )
-    if h.ndim < 1 or h.shape[-1] < 1:
-        raise ValueError(f"markov_parameters must have shape (..., n) with n at least 1; got shape {tuple(h.shape)}.")
+    if h.ndim < 1 or h.numel() == 0:
+        raise ValueError(
+            f"markov_parameters must have shape (..., n), at least 1 along every axis; got shape {tuple(h.shape)}."
+        )
     if not torch.isfinite(h).all():
         raise ValueError("markov_parameters must be finite; got a tensor with infinite or NaN entries.")
     return h
@@ -77,6 +86,8 @@ def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
         raise ValueError(
             f"sampling_period must be on the device of the Markov parameters, {like.device}; got {dt.device}."
         )
+    if dt.numel() == 0:
+        raise ValueError(f"sampling_period must hold at least one number; got shape {tuple(dt.shape)}.")
     if not (torch.isfinite(dt) & (dt > 0)).all():
         raise ValueError("sampling_period must be finite and above 0 everywhere; got " + _worst(dt) + ".")
     return dt

@@ -13,6 +13,7 @@ one parameter group of each distinct dictionary. Axes: B batch, C channels, H fe
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import math
@@ -24,15 +25,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, log_once, nearest
+from hope_ssm.checks import (
+    check_choice,
+    check_flag,
+    check_positive_integer,
+    check_positive_number,
+    log_once,
+    nearest,
+)
 from hope_ssm.initialization import sampling_periods
 
 _logger = logging.getLogger("hope_ssm.kernels")
 
 # Options the host's S4 configurations pass to every kernel and that mean something to S4 alone.
 S4_OPTIONS = frozenset(
-    ("bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real", "measure", "rank")
-    + ("real_transform",)
+    {"bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real"}
+    | {"measure", "rank", "real_transform"}
 )
 
 
@@ -108,7 +116,7 @@ class SequenceKernel(nn.Module):
         options: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.verbose = verbose
+        self.verbose = check_flag("verbose", verbose)
         self._check_options(options)
         self.d_model = check_positive_integer("d_model", d_model)
         self.channels = check_positive_integer("channels", channels)
@@ -116,7 +124,7 @@ class SequenceKernel(nn.Module):
         self.n_ssm = self.d_model if n_ssm is None else check_positive_integer("n_ssm", n_ssm)
         if self.d_model % self.n_ssm:
             raise ValueError(f"n_ssm must divide d_model; got n_ssm={self.n_ssm} and d_model={self.d_model}.")
-        self.deterministic = deterministic
+        self.deterministic = check_flag("deterministic", deterministic)
         self.dt_min, self.dt_max = dt_min, dt_max
         self.dt_transform = check_choice("dt_transform", dt_transform, TRANSFORMS)
         self.lr, self.wd = self._check_setting("lr", lr), self._check_setting("wd", wd)
@@ -219,6 +227,39 @@ class SequenceKernel(nn.Module):
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return a zero state for a batch."""
         raise NotImplementedError(f"the {self.name} kernel has no recurrent mode.")
+
+    def check_state(self, state: Any) -> Tensor:
+        """Return ``state`` if ``default_state(batch)`` could have made it; otherwise raise."""
+        like = self.default_state(1)
+        kind = "complex" if like.is_complex() else "real"
+        wanted = f"the state must be {kind} of shape (batch, {', '.join(map(str, like.shape[1:]))})"
+        if not isinstance(state, Tensor) or state.is_complex() != like.is_complex():
+            got = state.dtype if isinstance(state, Tensor) else type(state).__name__
+            raise TypeError(f"{wanted}; got {got}. default_state(batch) makes one.")
+        if state.ndim != like.ndim or state.shape[1:] != like.shape[1:]:
+            raise ValueError(f"{wanted}; got shape {tuple(state.shape)}. default_state(batch) makes one.")
+        return state
+
+    def check_inputs(self, u: Tensor, state: Any, axes: str) -> Tensor:
+        """Return ``state`` if it fits inputs u (B, H) or (B, H, L), as ``axes`` says; otherwise raise."""
+        if u.ndim != len(axes.split(", ")) or u.shape[1] != self.d_model or 0 in u.shape[2:]:
+            raise ValueError(f"u must have shape ({axes}) with H = d_model = {self.d_model}; got {tuple(u.shape)}.")
+        if len(self.check_state(state)) != len(u):
+            raise ValueError(
+                f"u and the state must have one batch size; got {len(u)} and {len(state)}. "
+                "default_state(batch) makes a state."
+            )
+        return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceKernel:
+        """Copy the optimizer options of the parameters too, which torch drops when it copies a parameter."""
+        duplicate = type(self).__new__(type(self))
+        memo[id(self)] = duplicate
+        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        for name, parameter in self._parameters.items():
+            if hasattr(parameter, "_optim"):
+                duplicate._parameters[name]._optim = dict(parameter._optim)  # type: ignore[union-attr]
+        return duplicate
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {*self._parameters, *self._buffers}

@@ -80,7 +80,7 @@ class HopeKernel(SequenceKernel):
         verbose: bool = True,
         **options: Any,
     ) -> None:
-        if init is None or init in _S4_INITS or init.startswith("diag-"):
+        if init is None or (isinstance(init, str) and (init in _S4_INITS or init.startswith("diag-"))):
             options["init"], init = init, "gaussian"
         super().__init__(
             d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
@@ -138,30 +138,23 @@ class HopeKernel(SequenceKernel):
         kernel = sample_kernel(h, dt, length, self.truncation, evaluate)
         if state is None:
             return kernel, None
-        state = self._check_state(state).unsqueeze(1)
+        state = self.check_state(state).unsqueeze(1)
         return kernel, realization.state_response(h, dt, state, length, evaluate)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
         h, dt = self._system(1.0)
-        return realization.step(h, dt, u, self._check_state(state))
+        return realization.step(h, dt, u, self.check_inputs(u, state, "B, H"))
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, self._check_state(state), backends.get(self.backend, u.device))
+        state = self.check_inputs(u, state, "B, H, L")
+        return realization.forward_state(dt, u, state, backends.get(self.backend, u.device))
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, on the parameters' device and in their dtype."""
         return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n)
-
-    def _check_state(self, state: Tensor) -> Tensor:
-        if state.is_complex() or tuple(state.shape[-2:]) != (self.d_model, self.n):
-            raise ValueError(
-                f"the state must be real of shape (batch, {self.d_model}, {self.n}); "
-                f"got {state.dtype} of shape {tuple(state.shape)}. default_state(batch) makes one."
-            )
-        return state
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""

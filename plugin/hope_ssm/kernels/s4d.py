@@ -94,7 +94,7 @@ class S4DKernel(SequenceKernel):
         n = check_positive_integer("d_state", d_state)
         if n % 2:
             raise ValueError(f"d_state of s4d must be even, for its modes come in conjugate pairs; got {n}.")
-        init = SHORT_INITS.get(init, init) if init is not None else "diag-lin"
+        init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
         poles = torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
         self.n = n
@@ -143,35 +143,27 @@ class S4DKernel(SequenceKernel):
         kernel = 2 * contract("chn,hn,hnl->chl", C, B, powers).real
         if state is None:
             return kernel, None
-        state = self._check_state(state) * torch.exp(log_A)
+        state = self.check_state(state) * torch.exp(log_A)
         return kernel, 2 * contract("chn,bhn,hnl->bchl", C, state, powers).real
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = 2 Re C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
         log_A, B, C = self.discretized()
-        state = torch.exp(log_A) * self._check_state(state) + B * u.unsqueeze(-1)
+        state = torch.exp(log_A) * self.check_inputs(u, state, "B, H") + B * u.unsqueeze(-1)
         return 2 * contract("chn,bhn->bch", C, state).real, state
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
-        length = u.shape[-1]
+        state, length = self.check_inputs(u, state, "B, H, L"), u.shape[-1]
         log_A, B, _ = self.discretized()
         time = torch.arange(length - 1, -1, -1, device=u.device, dtype=u.dtype)
         powers = torch.exp(log_A.unsqueeze(-1) * time)
         driven = contract("hn,hnl,bhl->bhn", B, powers, u.to(powers.dtype))
-        return torch.exp(length * log_A) * self._check_state(state) + driven
+        return torch.exp(length * log_A) * state + driven
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n/2), complex, on the parameters' device."""
         return torch.view_as_complex(self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, 2))
-
-    def _check_state(self, state: Tensor) -> Tensor:
-        if not state.is_complex() or tuple(state.shape[-2:]) != (self.d_model, self.n // 2):
-            raise ValueError(
-                f"the state must be complex of shape (batch, {self.d_model}, {self.n // 2}); "
-                f"got {state.dtype} of shape {tuple(state.shape)}. default_state(batch) makes one."
-            )
-        return state
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
