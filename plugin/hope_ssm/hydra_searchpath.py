@@ -23,19 +23,21 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 _logger = logging.getLogger("hope_ssm")
 
-# Module of the host: the function of hope_ssm.hosts.state_spaces that is called with it once it has run.
+# Module of the host: what it must have, lest another project's module of that name is meant, and the function of
+# hope_ssm.hosts.state_spaces that is called with it once it has run.
 AWAITED = {
-    "src.dataloaders": "register_datasets",
-    "src.models.sequence.kernels": "register_kernels",
-    "src.tasks.decoders": "register_decoders",
+    "src.dataloaders": ("SequenceDataset", "register_datasets"),
+    "src.models.sequence.kernels": ("registry", "register_kernels"),
+    "src.tasks.decoders": ("registry", "register_decoders"),
 }
 
 
 def _register(module: ModuleType) -> None:
     """Hand ``module`` to its registration function; a failure is logged and goes no further."""
     try:
-        host = importlib.import_module("hope_ssm.hosts.state_spaces")
-        getattr(host, AWAITED[module.__name__])(module)
+        table, function = AWAITED[module.__name__]
+        if hasattr(module, table):
+            getattr(importlib.import_module("hope_ssm.hosts.state_spaces"), function)(module)
     except Exception as error:
         _logger.warning(
             "hope-ssm could not register itself in %s: %s: %s", module.__name__, type(error).__name__, error

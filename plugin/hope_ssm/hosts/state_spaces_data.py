@@ -75,7 +75,8 @@ class NoisyCIFAR10(CIFAR10):
             raise ValueError("noisy-cifar needs real pixels; got tokenize=true. Leave dataset.tokenize=false.")
         if self.permute in ("2d", "2d_transpose"):
             raise ValueError(
-                f"noisy-cifar needs a sequence; got permute={self.permute}. Leave dataset.permute=null or name an order."
+                f"noisy-cifar needs a sequence; got permute={self.permute}. "
+                "Leave dataset.permute=null or name an order of pixels."
             )
 
     def setup(self) -> None:
