@@ -19,8 +19,8 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
     Returns: (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
     """
-    theta = frequency_grid(length, device=coefficients.device).to(sampling_period.dtype)
-    angle = warped_angle(theta, sampling_period.unsqueeze(-1))
+    theta = frequency_grid(length, device=coefficients.device)  # in float64: at large Δt the warp magnifies π - θ
+    angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)
     order = torch.arange(coefficients.shape[-1], dtype=angle.dtype, device=angle.device)
     phase = order[:, None] * angle.unsqueeze(-2)
     powers = torch.polar(torch.ones_like(phase), -phase)
