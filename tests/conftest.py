@@ -1,0 +1,80 @@
+"""Options, seeds and threads of the whole suite."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "suite", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require-host", action="store_true", help="fail, not skip, where the real host is absent")
+    parser.addoption("--error-for-skips", action="store_true", help="fail, not skip, whatever the reason")
+
+
+def _without_skips(report, config):
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--error-for-skips"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome, report.longrepr = "failed", f"no skips under --error-for-skips: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _without_skips((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _without_skips((yield), collector.config)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Random numbers do not depend on which tests ran before; every message may be logged again."""
+    from hope_ssm import checks
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    checks._said.clear()
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+class Chain:
+    """The kernels of the recursion for every n ≤ 128 and L ≤ 2000 at ``periods``: corners of one array."""
+
+    def __init__(self, periods, n, length):
+        self.periods = np.array(periods)
+        self._responses = reference.chain_responses(self.periods, n, length)
+
+    def kernels(self, h, length):
+        """(periods, L)."""
+        return np.einsum("k,dkl->dl", h, self._responses[:, : len(h), :length])
+
+
+@pytest.fixture(scope="session")
+def chain():
+    return Chain([1e-3, 3e-3, 0.01, 0.1, 0.5, 0.999, 1.0, 1.001, 2.0, 7.0, 10.0], 128, 2000)
+
+
+@pytest.fixture(scope="session")
+def chain32():
+    """At periods that float32 holds exactly, out to 1e-4 and 100."""
+    periods = np.float32([1e-4, 3e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0, 1.1, 2.0, 10.0, 30.0, 100.0])
+    return Chain(periods.astype(np.float64), 128, 2000)
