@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata, resources
 from typing import Any
@@ -50,6 +50,17 @@ class Entry:
                 f"kernel {self.name!r} of {self.distribution} must be importable from {self.target}; "
                 f"got {type(error).__name__}: {error}.{missing} Reinstall {self.distribution}."
             ) from error
+
+    def described(self) -> Entry:
+        """Return the entry with what its class says of itself, if it is another distribution's."""
+        if self.distribution == DISTRIBUTION:
+            return self
+        try:
+            kernel = self.load()
+        except ImportError:
+            return replace(self, summary="does not import")
+        known = {key: getattr(kernel, key, None) for key in ("family", "parameters", "recurrent", "summary")}
+        return replace(self, **{key: value for key, value in known.items() if isinstance(value, (str, bool))})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a kernel built with the given options."""

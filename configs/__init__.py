@@ -1,0 +1,1 @@
+"""Hydra configuration groups, with the names of the host's own."""

@@ -1,0 +1,1 @@
+"""The ``hope`` command: one file per subcommand, each with ``run(arguments) -> exit status``."""

@@ -1,0 +1,66 @@
+"""``hope``: the command line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from hope_ssm.checks import nearest
+
+COMMANDS = {
+    "train": "train one configuration, or a sweep with -m, in the workbench",
+    "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
+    "kernels": "print the registry of kernels",
+    "doctor": "print versions, the host found, backends and known traps",
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    rows = "\n".join(f"  hope {name:<9}{summary}" for name, summary in COMMANDS.items())
+    return f"usage: hope COMMAND [ARGUMENTS]\n\n{rows}\n\nhope COMMAND --help says more.\n"
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without its traceback; Hydra's are followed by their cause."""
+    text = str(error).strip() or type(error).__name__
+    cause = error.__cause__
+    if cause is not None and str(cause).strip() and str(cause).strip() not in text:
+        text += f" ({str(cause).strip()})"
+    return " ".join(text.split())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a subcommand; an error becomes one sentence on stderr unless HYDRA_FULL_ERROR=1 asks for its traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if arguments[0] == "--version":
+        from hope_ssm import __version__
+
+        print(f"hope-ssm {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        print(
+            f"hope: the command must be one of {', '.join(COMMANDS)}; got {command!r}.{nearest(command, COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        return importlib.import_module(f"hope_ssm.cli.{command}").run(arguments[1:])
+    except KeyboardInterrupt:
+        print("hope: interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if full:
+            raise
+        print(f"hope {command}: {one_line(error)}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

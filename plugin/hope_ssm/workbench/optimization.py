@@ -1,0 +1,86 @@
+"""Optimizers and schedulers by the host's names, and the host's ``_optim`` hook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from hope_ssm.checks import check_choice
+from hope_ssm.workbench.options import instantiate
+
+_NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.Embedding)
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Return one group for the parameters under the global options and one for each distinct ``_optim``.
+
+    Biases, norms and embeddings have no weight decay. Each group has the names of its parameters under ``names``.
+    """
+    undecayed = {
+        id(parameter)
+        for owner in module.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+        if name.endswith("bias") or isinstance(owner, _NORMS)
+    }
+    groups: dict[tuple, dict[str, Any]] = {(): {"params": [], "names": []}}
+    for name, parameter in module.named_parameters():
+        options = {"weight_decay": 0.0} if id(parameter) in undecayed else getattr(parameter, "_optim", {})
+        group = groups.setdefault(tuple(sorted(options.items())), {"params": [], "names": [], **options})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [group for group in groups.values() if group["params"]]
+
+
+def _warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int, decay: Callable[[int], float]) -> Any:
+    return lr_scheduler.LambdaLR(
+        optimizer, lambda step: step / max(1, num_warmup_steps) if step < num_warmup_steps else decay(step)
+    )
+
+
+def constant(optimizer: torch.optim.Optimizer) -> Any:
+    """Return a schedule that leaves the rate alone."""
+    return _warmup(optimizer, 0, lambda _: 1.0)
+
+
+def constant_warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int = 0) -> Any:
+    """Return a linear rise over the warm-up, then the full rate."""
+    return _warmup(optimizer, num_warmup_steps, lambda _: 1.0)
+
+
+def cosine_warmup(optimizer: torch.optim.Optimizer, num_training_steps: int, num_warmup_steps: int = 0) -> Any:
+    """Return a linear rise over the warm-up, then (1 + cos π·progress) / 2 down to 0 at the last step."""
+
+    def decay(step: int) -> float:
+        progress = (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
+        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+    return _warmup(optimizer, num_warmup_steps, decay)
+
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULERS = {
+    "constant": constant,
+    "constant_warmup": constant_warmup,
+    "cosine": lr_scheduler.CosineAnnealingLR,
+    "cosine_warmup": cosine_warmup,
+    "multistep": lr_scheduler.MultiStepLR,
+    "plateau": lr_scheduler.ReduceLROnPlateau,
+    "step": lr_scheduler.StepLR,
+}
+
+
+def configure(module: nn.Module, optimizer: Mapping[str, Any], scheduler: Mapping[str, Any], train: Any) -> dict:
+    """Return what Lightning's ``configure_optimizers`` returns, from the three configuration groups."""
+    groups = [{k: v for k, v in group.items() if k != "names"} for group in parameter_groups(module)]
+    built = instantiate("optimizer", OPTIMIZERS, optimizer, params=groups)
+    check_choice("train.interval", train["interval"], ("epoch", "step"))
+    schedule = instantiate("scheduler", SCHEDULERS, scheduler, optimizer=built)
+    return {
+        "optimizer": built,
+        "lr_scheduler": {"scheduler": schedule, "interval": train["interval"], "monitor": train["monitor"]},
+    }

@@ -1,0 +1,35 @@
+"""Building things by the ``_name_`` in their configuration, as the host does, but refusing unknown options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hope_ssm.checks import check_choice, nearest
+
+
+def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapping[str, Any], **given: Any) -> Any:
+    """Call ``registry[config._name_]`` with the rest of ``config`` and with those of ``given`` that it takes.
+
+    Args:
+        group: the configuration group, for messages.
+        config: a name, or a mapping with the key ``_name_``.
+        given: what the program knows (sizes, say); the configuration wins.
+
+    Raises:
+        ValueError: an unknown name.  TypeError: an unknown option; the nearest valid one is named.
+    """
+    options = {"_name_": config} if isinstance(config, str) else dict(config)
+    name = check_choice(group, options.pop("_name_", None), registry)
+    factory = registry[name]
+    parameters = inspect.signature(factory).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        given = {key: value for key, value in given.items() if key in parameters}
+        for key in options:
+            if key not in parameters:
+                valid = [k for k in parameters if k not in given]
+                raise TypeError(
+                    f"{group} {name!r} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
+                )
+    return factory(**{**given, **options})

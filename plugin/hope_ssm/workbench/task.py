@@ -1,0 +1,107 @@
+"""The Lightning module: encoder, backbone, decoder, loss and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from hope_ssm.checks import check_choice
+from hope_ssm.workbench.backbone import MODELS
+from hope_ssm.workbench.coders import DECODERS, ENCODERS
+from hope_ssm.workbench.optimization import configure
+from hope_ssm.workbench.options import instantiate
+
+LOSSES = {"cross_entropy": nn.functional.cross_entropy}
+METRICS = {"accuracy": lambda prediction, target: (prediction.argmax(-1) == target).float().mean()}
+
+
+class NonFiniteLossError(RuntimeError):
+    """The training loss became infinite or NaN; the message names the layer."""
+
+
+class SequenceTask(pl.LightningModule):
+    """Train a sequence model under one configuration.
+
+    Args:
+        config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train.
+        d_input, d_output: features of the data and of the prediction.
+    """
+
+    def __init__(self, config: Mapping[str, Any], d_input: int, d_output: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.config = config
+        task = config["task"]
+        self.loss = LOSSES[check_choice("task.loss", task["loss"], LOSSES)]
+        self.metrics = {name: METRICS[check_choice("task.metrics", name, METRICS)] for name in task["metrics"]}
+        self.model = instantiate("model", MODELS, config["model"])
+        d_model = self.model.d_model
+        self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_input=d_input, d_model=d_model)
+        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, d_output=d_output)
+
+    def forward(self, x: Tensor, rate: float = 1.0) -> Tensor:
+        """Map a batch (B, L, d_input) to predictions."""
+        return self.decoder(self.model(self.encoder(x), rate=rate)[0])
+
+    def _shared_step(self, batch: tuple[Tensor, Tensor], prefix: str) -> Tensor:
+        x, target = batch
+        prediction = self(x)
+        loss = self.loss(prediction, target)
+        values = {f"{prefix}/loss": loss}
+        values |= {f"{prefix}/{name}": metric(prediction, target) for name, metric in self.metrics.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x), sync_dist=True)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Return the loss of a batch; stop the run if it is not finite."""
+        loss = self._shared_step(batch, "train")
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss must stay finite; it is {loss.item()} in epoch {self.current_epoch}, step "
+                f"{self.global_step}, first in {self.first_non_finite(batch[0])}. "
+                "Lower the learning rate, or clip gradients with trainer.gradient_clip_val=1."
+            )
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Log loss and metrics."""
+        self._shared_step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Log loss and metrics."""
+        self._shared_step(batch, "test")
+
+    def configure_optimizers(self) -> dict:
+        """Return optimizer and scheduler."""
+        config = self.config
+        return configure(self, config["optimizer"], config["scheduler"], config["train"])
+
+    @torch.no_grad()
+    def first_non_finite(self, x: Tensor) -> str:
+        """Name the first parameter that is not finite, or else the first layer whose output is not, for input ``x``."""
+        for name, parameter in self.named_parameters():
+            if not torch.isfinite(parameter).all():
+                return f"the parameter {name}"
+        if not torch.isfinite(x).all():
+            return "the input data"
+        found: list[str] = []
+
+        def watch(name: str) -> Any:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                tensor = output[0] if isinstance(output, tuple) else output
+                if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
+                    found.append(name)
+
+            return hook
+
+        handles = [module.register_forward_hook(watch(name)) for name, module in self.named_modules() if name]
+        try:
+            self(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return f"the layer {found[0]}" if found else "the loss itself"
