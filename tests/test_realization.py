@@ -109,7 +109,7 @@ def test_steps_are_the_recursion(n, rng):
 
 
 def test_steps_do_not_drift_in_float32():
-    """Measured: 4e-7 of the outputs, 5e-6 of those after the input's end; y = a x + s, s ← x - a y has 7e-6 and 7e-4."""
+    """Measured: 4e-7 of the outputs, 5e-6 of those after the input's end; y = ax + s, s ← x - ay has 7e-6 and 7e-4."""
     n, length = 3, 14_000
     dt = np.float32([1e-4, 1e-2, 0.999, 1.0, 1.001, 10.0, 1e4])
     h = np.float32([0.7, -1.1, 0.6])
