@@ -124,9 +124,9 @@ class S4DKernel(SequenceKernel):
         C = torch.view_as_complex(self.C.contiguous())
         if self.disc == "zoh":
             log_A = dt * A
-            return log_A, B * (torch.exp(log_A) - 1) / A, C
-        denominator = 1 - dt * A / 2
-        return torch.log((1 + dt * A / 2) / denominator), B * dt / denominator, C
+            return log_A, B * torch.expm1(log_A) / A, C
+        half = dt * A / 2
+        return 2 * torch.atanh(half), B * dt / (1 - half), C  # log (1 + x)/(1 - x) = 2 artanh x
 
     def forward(
         self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
