@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
             print(f"Results in {directory}", flush=True)
         results = train(plain, directory).metrics
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            print("\n".join(f"{name:<16} {value:.4f}" for name, value in sorted(results.items())))
+            print("\n".join(f"{name:<24} {value:.4f}" for name, value in sorted(results.items())))
         return results.get(config.train.monitor)
 
     os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR", "1")  # hand errors to cli.main, not to print
@@ -36,7 +36,10 @@ def run(arguments: list[str]) -> int:
     try:
         hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
     except Exception as error:
-        raise with_nearest_name(error) from error
+        sentence = with_nearest_name(error)
+        if sentence is error:
+            raise
+        raise sentence from None
     finally:
         sys.argv = original
     return 0

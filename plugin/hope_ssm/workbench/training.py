@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from hope_ssm.checks import nearest
+from hope_ssm.checks import check_positive_number, nearest
 from hope_ssm.workbench.data import DataModule
 from hope_ssm.workbench.optimization import parameter_groups
 from hope_ssm.workbench.task import SequenceTask
@@ -36,6 +37,13 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     missing = [group for group in GROUPS if config.get(group) is None]
     if missing:
         raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; {', '.join(missing)} missing.")
+    check_positive_number("optimizer.lr", config["optimizer"].get("lr"))
+    valid = list(inspect.signature(pl.Trainer).parameters)
+    for key in config["trainer"]:
+        if key not in valid:
+            raise TypeError(
+                f"trainer has no option {key!r}; it takes those of Lightning's Trainer.{nearest(key, valid)}"
+            )
     pl.seed_everything(config["train"]["seed"], workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"])
     plain = {group: config[group] for group in GROUPS}
@@ -55,7 +63,9 @@ def describe(task: SequenceTask) -> str:
     return "\n".join(lines)
 
 
-def _progress_bar() -> list[Callback]:
+def _progress_bar(trainer: Mapping[str, Any]) -> list[Callback]:
+    if not trainer.get("enable_progress_bar", True):
+        return []
     try:
         from pytorch_lightning.callbacks import RichProgressBar
 
@@ -129,7 +139,7 @@ def train(config: Mapping[str, Any], directory: str | os.PathLike, callbacks: li
     trainer = pl.Trainer(
         default_root_dir=directory,
         logger=CSVLogger(directory, name="metrics", version=""),
-        callbacks=[best, history, *(_progress_bar() if callbacks is None else callbacks)],
+        callbacks=[best, history, *(_progress_bar(config["trainer"]) if callbacks is None else callbacks)],
         **config["trainer"],
     )
     trainer.fit(task, datamodule=data, ckpt_path=config["train"].get("ckpt"))

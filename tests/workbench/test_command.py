@@ -1,0 +1,92 @@
+"""The hope command in its own process: the override line of the host, sweeps, two ranks, and one sentence an error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tiny import TINY
+
+
+def results(root: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(root.rglob("results.json"))]
+
+
+def test_the_same_override_line_as_in_the_host(hope, tmp_path):
+    done = hope("train", *TINY, "model.layer.mode=hope")
+    assert done.returncode == 0, done.stderr
+    assert "markov_parameters" in done.stdout + done.stderr
+    assert "test/accuracy" in done.stdout
+    assert len(results(tmp_path / "outputs")) == 1
+    assert list((tmp_path / "outputs").rglob(".hydra/config.yaml"))
+
+
+def test_a_sweep_over_kernels(hope, tmp_path):
+    done = hope("train", "-m", *TINY, "kernel=hope,s4d")
+    assert done.returncode == 0, done.stderr
+    assert len(results(tmp_path / "multirun")) == 2
+
+
+def test_two_ranks_on_the_cpu(hope, tmp_path):
+    done = hope("train", *TINY, "kernel=hope", "trainer.devices=2", "trainer.strategy=ddp")
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout + done.stderr
+    assert len(results(tmp_path / "outputs")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "pipeline=nosy-digits"], "got 'nosy-digits'. Did you mean 'noisy-digits'?"),
+        (["train", *TINY, "model.layer.mode=hop"], "got 'hop'. Did you mean 'hope'?"),
+        (["train", *TINY, "model.layer.d_stat=3"], "no key 'd_stat'"),
+        (["train", *TINY, "kernel=hope", "model.layer.dt_min=-1"], "dt_min must be a finite number above 0; got -1"),
+        (["train", *TINY, "kernel=hope", "train.ckpt=nothing.ckpt"], "nothing.ckpt"),
+        (["trian"], "got 'trian'. Did you mean 'train'?"),
+    ],
+)
+def test_an_error_is_one_sentence_without_traceback(hope, arguments, message):
+    done = hope(*arguments)
+    assert done.returncode not in (0, None)
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_the_full_traceback_on_request(hope):
+    done = hope("train", *TINY, "model.layer.mode=hop", HYDRA_FULL_ERROR="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_diverging_run_stops_and_names_the_layer(hope, tmp_path):
+    done = hope("train", *TINY, "kernel=hope", "optimizer.lr=1e30", "trainer.limit_train_batches=9")
+    assert done.returncode == 1
+    assert "the loss must stay finite" in done.stderr
+    assert "model.layers.0" in done.stderr.strip().splitlines()[-1]
+    assert not results(tmp_path)
+
+
+def test_help_version_and_kernels(hope):
+    assert "hope train" in hope("--help").stdout
+    assert hope("--version").stdout.startswith("hope-ssm ")
+    table = hope("kernels").stdout
+    assert "parameters per system" in table
+    assert any(line.split()[:2] == ["hope", "hankel"] and "hope-ssm" in line for line in table.splitlines())
+    groups = hope("train", "--help").stdout
+    assert "kernel: hope" in groups
+
+
+def test_the_demo_prints_what_it_trained(hope, tmp_path):
+    tiny = ["dataset.l_noise=16", "trainer.max_epochs=2", "trainer.limit_train_batches=2", "model.d_model=8"]
+    done = hope("demo", "--seeds", "2", "--out", "here", *tiny)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| hope", "| s4d"))]
+    assert len(rows) == 4
+    saved = json.loads((tmp_path / "here" / "results.json").read_text())["rows"]
+    runs = list((tmp_path / "here").glob("*-seed*/results.json"))
+    assert len(runs) == 8
+    measured = {json.loads(run.read_text())["test/accuracy"] for run in runs}
+    assert measured == {accuracy for row in saved for accuracy in row["accuracies"]}
+    assert (tmp_path / "here" / "memory.png").stat().st_size > 10_000

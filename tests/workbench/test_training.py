@@ -1,0 +1,141 @@
+"""Training in one process: parameter groups, every parameter trains, results, resume, non-finite losses."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from hope_ssm.workbench import optimization
+from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.task import NonFiniteLossError
+from hope_ssm.workbench.training import build, describe, train
+from tiny import TINY
+
+QUIET = "+trainer.enable_progress_bar=false"
+EXPERIMENTS = [("hope/noisy-digits", "hope"), ("hope/noisy-digits", "s4d"), ("base", "hope"), ("base", "s4d")]
+
+
+def trained(tmp_path, *overrides):
+    return train(compose([*TINY, QUIET, *overrides]), tmp_path)
+
+
+def test_markov_parameters_are_in_the_global_group():
+    task, _ = build(compose([*TINY, "model.layer.mode=hope", "model.n_layers=2", "optimizer.weight_decay=0.05"]))
+    groups = optimization.parameter_groups(task)
+    first = groups[0]
+    assert set(first) == {"params", "names"}
+    held = [p for n, p in zip(first["names"], first["params"], strict=True) if n.endswith("markov_parameters")]
+    assert [p.numel() for p in held] == [8 * 8, 8 * 8]
+    periods = next(g for g in groups if any(n.endswith("raw_sampling_period") for n in g["names"]))
+    assert periods["lr"] == 0.001
+    assert periods["weight_decay"] == 0.0
+    no_decay = next(g for g in groups if any(n.endswith("bias") for n in g["names"]))
+    assert no_decay["weight_decay"] == 0.0
+    assert "lr" not in no_decay
+    assert sum(len(g["params"]) for g in groups) == len(list(task.parameters()))
+    assert "lr 0.001" in describe(task)
+
+
+@pytest.mark.parametrize(("experiment", "kernel"), EXPERIMENTS)
+def test_every_parameter_trains_under_every_shipped_configuration(experiment, kernel):
+    small = ["model.d_model=8", "model.n_layers=2", "dataset.l_noise=16"]
+    task, data = build(compose([f"experiment={experiment}", f"kernel={kernel}", *small]))
+    before = {name: parameter.detach().clone() for name, parameter in task.named_parameters()}
+    optimizer = task.configure_optimizers()["optimizer"]
+    x, y = next(iter(data.train_dataloader()))
+    for _ in range(2):
+        optimizer.zero_grad()
+        task.loss(task(x), y).backward()
+        optimizer.step()
+    still = [name for name, parameter in task.named_parameters() if torch.equal(parameter, before[name])]
+    assert not still
+
+
+def test_a_run_leaves_results_metrics_and_checkpoints(tmp_path):
+    run = trained(tmp_path, "kernel=hope")
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved == pytest.approx(run.metrics)
+    assert 0 <= saved["test/accuracy"] <= 1
+    assert math.isfinite(saved["test/loss"])
+    assert saved["train/steps_per_second"] > 0
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (tmp_path / "metrics" / "metrics.csv").exists()
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
+    first = trained(tmp_path / "a", "kernel=hope")
+    again = trained(tmp_path / "b", "kernel=hope")
+    other = trained(tmp_path / "c", "kernel=hope", "train.seed=1")
+    assert first.metrics["val/loss"] == again.metrics["val/loss"]
+    assert first.metrics["val/loss"] != other.metrics["val/loss"]
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path):
+    trained(tmp_path / "first", "kernel=hope", "trainer.max_epochs=1")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    resumed = trained(tmp_path / "second", "kernel=hope", "trainer.max_epochs=2", f"train.ckpt={last}")
+    assert len(resumed.history.epochs) == 1
+    assert len(resumed.history.step_seconds) == 2
+
+
+def test_a_checkpoint_of_another_kernel_is_refused(tmp_path):
+    trained(tmp_path / "first", "kernel=hope")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"must hold a s4d kernel .* it holds another kernel"):
+        trained(tmp_path / "second", "kernel=s4d", "trainer.max_epochs=2", f"train.ckpt={last}")
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_the_parameter(tmp_path):
+    task, data = build(compose([*TINY, QUIET, "kernel=hope"]))
+    with torch.no_grad():
+        task.model.layers[0].layer.layer.kernel.markov_parameters[0, 3, 2] = math.inf
+    batch = next(iter(data.train_dataloader()))
+    task.log_dict = lambda *args, **kwargs: None
+    with pytest.raises(NonFiniteLossError, match=r"parameter model.layers.0.layer.layer.kernel.markov_parameters"):
+        task.training_step(batch, 0)
+
+
+def test_a_non_finite_layer_is_named():
+    task, data = build(compose([*TINY, "kernel=hope"]))
+    x, _ = next(iter(data.train_dataloader()))
+    assert task.first_non_finite(x) == "the loss itself"
+    assert task.first_non_finite(x * math.nan) == "the input data"
+    with torch.no_grad():
+        task.encoder.weight.fill_(3e38)
+    assert task.first_non_finite(x).startswith("the layer ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["+trainer.max_epoch=3"], TypeError, "trainer has no option 'max_epoch'.* Did you mean 'max_epochs'"),
+        (["optimizer.lr=abc"], TypeError, "optimizer.lr must be a finite number above 0; got 'abc'"),
+        (["optimizer.lr=-1"], ValueError, "optimizer.lr must be a finite number above 0; got -1"),
+        (["+optimizer.momentun=1"], TypeError, "optimizer 'adamw' has no option 'momentun'"),
+        (["train.interval=epochs"], ValueError, "train.interval must be one of 'epoch', 'step'"),
+        (["+modle.n=1"], ValueError, "no group 'modle'.* Did you mean 'model'"),
+        (["~decoder"], ValueError, "decoder missing"),
+        (["model.norm=laye"], ValueError, "norm must be one of .* Did you mean 'layer'"),
+        (["+model.layers=2"], TypeError, "model 'model' has no option 'layers'.* Did you mean 'layer'"),
+    ],
+)
+def test_bad_configurations(overrides, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        trained(tmp_path, *overrides)
+
+
+def test_warmup_schedules():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = optimization.cosine_warmup(optimizer, num_training_steps=10, num_warmup_steps=2)
+    rates = []
+    for _ in range(11):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:3] == [0.0, 0.5, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.0, abs=1e-12)
