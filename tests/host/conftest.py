@@ -102,10 +102,18 @@ def python(tmp_path: Path):
 
 # A tiny model on little data, on one CPU.
 SMALL = (
-    "model.n_layers=1 model.d_model=8 model.layer.d_state=8 loader.batch_size=4 loader.num_workers=0 "
-    "trainer.accelerator=cpu trainer.devices=1 trainer.max_epochs=1 trainer.limit_train_batches=2 "
-    "trainer.limit_val_batches=1 wandb=null"
-).split()
+    "model.n_layers=1",
+    "model.d_model=8",
+    "model.layer.d_state=8",
+    "loader.batch_size=4",
+    "loader.num_workers=0",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "trainer.limit_val_batches=1",
+    "wandb=null",
+)
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,10 @@ class Host:
 
     def try_train(self, output: Path, *overrides: str, path: tuple[Path, ...] = (), **environment: str):
         """Run the same and return the finished process."""
+        flags = [override for override in overrides if override.startswith("--")]
         where = [f"hydra.run.dir={output}", f"hydra.sweep.dir={output}"]
-        return self.python("-m", "train", *SMALL, *where, *overrides, path=path, **environment)
+        rest = [override for override in overrides if override not in flags]
+        return self.python("-m", "train", *flags, *SMALL, *where, *rest, path=path, **environment)
 
     def status(self) -> str:
         """Return what git says has changed in the checkout."""
@@ -137,14 +147,17 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def host(request: pytest.FixtureRequest) -> Host:
+def absent(request: pytest.FixtureRequest):
+    """Return a function that skips with a message, or fails with it under ``--require-host``."""
+    return pytest.fail if request.config.getoption("--require-host", default=False) else pytest.skip
+
+
+@pytest.fixture(scope="session")
+def host(absent) -> Host:
     """Return the real host, or skip; ``--require-host`` turns the skip into a failure."""
     home = os.environ.get("STATE_SPACES_HOME")
     if not home:
-        message = "STATE_SPACES_HOME must name a checkout of state-spaces/s4; it is not set."
-        if request.config.getoption("--require-host", default=False):
-            pytest.fail(message)
-        pytest.skip(message)
+        absent("STATE_SPACES_HOME must name a checkout of state-spaces/s4; it is not set.")
     host = Host(Path(home).resolve(), os.environ.get("STATE_SPACES_PYTHON", sys.executable))
     done = host.python("-c", "import hope_ssm, hydra_plugins.hope_ssm_plugin")
     if done.returncode:

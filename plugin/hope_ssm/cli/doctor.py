@@ -1,0 +1,145 @@
+"""``hope doctor``: versions, the host and what it lacks, backends, extras, kernels that fail, traps that apply."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict
+from importlib import metadata, util
+from typing import Any
+
+from hope_ssm import backends, registry
+from hope_ssm.hosts import environment
+from hope_ssm.hosts.state_spaces import HOME, find_host
+
+DISTRIBUTIONS = (
+    "hope-ssm", "torch", "numpy", "scipy", "opt_einsum", "hydra-core", "omegaconf", "pytorch-lightning", "einops",
+    "torchvision", "wandb", "transformers", "rich", "scikit-learn", "pykeops", "hydra-joblib-launcher",
+    "hydra-submitit-launcher",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of what matters to us, None where absent."""
+    return {"python": platform.python_version(), **{name: environment.version(name) for name in DISTRIBUTIONS}}
+
+
+def extras() -> dict[str, list[str]]:
+    """Return what each optional extra of this distribution lacks here."""
+    lacking: dict[str, list[str]] = {}
+    try:
+        requirements = metadata.requires(registry.DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    for requirement in requirements:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if name and extra and "python_version" not in requirement:
+            absent = lacking.setdefault(extra[1], [])
+            if environment.version(name[0]) is None:
+                absent.append(name[0])
+    return lacking
+
+
+def kernels() -> tuple[list[str], dict[str, str]]:
+    """Return the names of the kernels that import, and why the others do not."""
+    try:
+        entries = registry.kernels()
+    except ValueError as error:
+        return list(registry.own_entries()), {"registry": str(error)}
+    fine, failing = [], {}
+    for name, entry in entries.items():
+        try:
+            entry.load()
+            fine.append(name)
+        except Exception as error:
+            failing[name] = f"{type(error).__name__}: {error}"
+    return fine, failing
+
+
+def host(cuda: bool) -> dict[str, Any] | None:
+    """Return the host's place, commit, what its environment lacks and the traps that apply; None without a host."""
+    found = find_host()
+    if found is None:
+        return None
+    absent, broken = environment.missing(found)
+    return {
+        "path": str(found),
+        "commit": environment.commit(found),
+        "plugin": util.find_spec("hydra_plugins.hope_ssm_plugin") is not None,
+        "missing": absent,
+        "install": environment.installation(absent),
+        "broken": {name: {"error": why, "mend": environment.mend(name)} for name, why in broken.items()},
+        "traps": [asdict(trap) for trap in environment.traps(cuda)],
+    }
+
+
+def report() -> dict[str, Any]:
+    """Return everything ``hope doctor`` says."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    fine, failing = kernels()
+    return {
+        "versions": versions(),
+        "cuda": torch.cuda.get_device_name() if cuda else None,
+        "backends": {
+            "names": list(backends.NAMES),
+            "auto": {device: backends.automatic(torch.device(device)) for device in ("cpu", "cuda")},
+        },
+        "extras": extras(),
+        "kernels": {"importable": fine, "failing": failing},
+        "host": host(cuda),
+    }
+
+
+def _host_lines(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        named = os.environ.get(HOME)
+        where = f"{named}, which {HOME} names, holds none" if named else f"set {HOME} to a checkout, or start in one"
+        return [f"host (state-spaces/s4)\n  not found: {where}"]
+    lines = [f"host (state-spaces/s4)\n  {found['path']}, commit {found['commit'] or 'unknown (no git)'}"]
+    lines.append(f"  Hydra plug-in     {'installed' if found['plugin'] else 'not importable: reinstall hope-ssm'}")
+    if found["missing"]:
+        lines.append(f"  not installed     {', '.join(found['missing'])}")
+        lines += [f"    {line}" for line in found["install"]]
+    for name, row in found["broken"].items():
+        lines.append(f"  fails to import   {name}: {row['error']}\n    {row['mend']}")
+    if not found["missing"] and not found["broken"]:
+        lines.append("  everything that training imports is there")
+    lines.append("\ntraps of the host that apply here")
+    lines += [f"  - {row['trap']}:\n    {row['mend']}" for row in found["traps"]]
+    return lines
+
+
+def text(found: dict[str, Any]) -> str:
+    """Return the report as plain text."""
+    lines = ["versions", *(f"  {name:<24}{value or '–'}" for name, value in found["versions"].items())]
+    lines.append(f"  {'GPU':<24}{found['cuda'] or '–'}")
+    auto = ", ".join(f"{name} on {device}" for device, name in found["backends"]["auto"].items())
+    lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
+    lines.append("\nextras")
+    for extra, absent in found["extras"].items():
+        state = f"lacks {', '.join(absent)}: pip install 'hope-ssm[{extra}]'" if absent else "complete"
+        lines.append(f"  {extra:<12}{state}")
+    lines += ["\nkernels", f"  importable  {', '.join(found['kernels']['importable'])}"]
+    lines += [f"  failing     {name}: {why}" for name, why in found["kernels"]["failing"].items()]
+    return "\n".join([*lines, "", *_host_lines(found["host"])])
+
+
+def run(arguments: list[str]) -> int:
+    """Print the report; status 1 if a kernel fails to import, for nothing else."""
+    parser = argparse.ArgumentParser(
+        prog="hope doctor", description="Print what is installed and what stands in the way."
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    with contextlib.redirect_stdout(sys.stderr):  # what other packages print when they are imported
+        found = report()
+    print(json.dumps(found, indent=2) if options.json else text(found))
+    return 1 if found["kernels"]["failing"] else 0

@@ -1,0 +1,189 @@
+"""What the host needs from its environment, and the known traps of unmodified state-spaces/s4 in a newer one."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+# Where the host's training starts, and what it imports by name while it builds a model.
+_ROOTS = ("train.py", "src/models/sequence/backbones/model.py", "src/models/sequence/modules/s4block.py")
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "hydra": "'hydra-core<1.4'",
+    "pytorch_lightning": "pytorch-lightning",
+    "sklearn": "scikit-learn",
+    "wandb": "'wandb<0.29'",
+    "yaml": "pyyaml",
+}
+# Those whose compiled libraries must fit torch, so that a plain pip install may not do.
+_PARTICULAR = {
+    "torchvision": "pip install --no-deps torchvision==0.16.2 (newer ones need the torch they were built with)",
+    "torchaudio": "install the build that matches torch, or put a stand-in module on sys.path if no audio is used",
+    "torchtext": "its libraries no longer load with a current torch: put a stand-in module on sys.path",
+}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something that goes wrong in the host in this environment, and what to do."""
+
+    trap: str
+    mend: str
+
+
+def version(distribution: str) -> str | None:
+    """Return the installed version of a distribution, None if it is absent."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _at_least(distribution: str, *least: int) -> bool:
+    installed = version(distribution)
+    return installed is not None and tuple(int(part) for part in re.findall(r"\d+", installed)[: len(least)]) >= least
+
+
+def commit(host: Path) -> str | None:
+    """Return the checkout's commit, short, with ``+`` if files are modified; None if git does not know it."""
+    git = ["git", "-C", str(host)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=20)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return None if name.returncode else name.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _file(host: Path, module: str) -> Path | None:
+    path = host.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _imported(file: Path, host: Path) -> set[str]:
+    """Return the modules that a file imports unconditionally; for ``from a import b`` both ``a`` and ``a.b``."""
+    found = set()
+    inside = file.relative_to(host).with_suffix("").parts
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join(inside[: -node.level]) if node.level else ""
+            base = ".".join(part for part in (start, node.module) if part)
+            found.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    return found
+
+
+def needed(host: Path) -> list[str]:
+    """Return the top-level packages, beyond the standard library, that training in the host imports."""
+    queue = [host / name for name in _ROOTS if (host / name).is_file()]
+    seen, outside = set(queue), set()
+    while queue:
+        for name in _imported(queue.pop(), host):
+            top = name.split(".")[0]
+            if top not in ("src", "models"):
+                outside.add(top)
+            elif (file := _file(host, name)) is not None and file not in seen:
+                seen.add(file)
+                queue.append(file)
+    return sorted(outside - set(sys.stdlib_module_names))
+
+
+def missing(host: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the packages the host needs that are absent, and those that are there but fail to import, with why."""
+    absent, broken = [], {}
+    for name in needed(host):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == name:
+                absent.append(name)
+            else:
+                broken[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return absent, broken
+
+
+def installation(absent: list[str]) -> list[str]:
+    """Return what to do about absent packages: one pip command, and a line for each that it would not do for."""
+    plain = [_DISTRIBUTIONS.get(name, name) for name in absent if name not in _PARTICULAR]
+    command = ["pip install " + " ".join(plain)] if plain else []
+    return command + [f"{name}: {_PARTICULAR[name]}" for name in absent if name in _PARTICULAR]
+
+
+def mend(broken: str) -> str:
+    """Return what to do about a package that is there and fails to import."""
+    return _PARTICULAR.get(broken, f"reinstall {_DISTRIBUTIONS.get(broken, broken)}")
+
+
+def traps(cuda: bool) -> list[Trap]:
+    """Return the traps that apply to running the host in this environment."""
+    found = []
+
+    def add(applies: bool, trap: str, mend: str) -> None:
+        if applies:
+            found.append(Trap(trap, mend))
+
+    lightning = version("pytorch-lightning") or ""
+    add(
+        _at_least("hydra-core", 1, 4),
+        f"hydra-core {version('hydra-core')} rejects the host's hydra.main without version_base",
+        "pip install 'hydra-core<1.4'",
+    )
+    add(
+        lightning.startswith("2.0.") and importlib.util.find_spec("pkg_resources") is None,
+        f"pytorch-lightning {lightning} imports pkg_resources, which setuptools no longer has",
+        "pip install 'pytorch-lightning>=2.5'",
+    )
+    add(
+        lightning.startswith("2.4.") and _at_least("rich", 15),
+        f"pytorch-lightning {lightning} fails with rich {version('rich')}",
+        "pip install 'pytorch-lightning>=2.5'",
+    )
+    add(
+        _at_least("pytorch-lightning", 2, 6) and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
+        f"pytorch-lightning {lightning} refuses the host's own checkpoints on resume: they hold its configuration",
+        "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt= of a file you trust",
+    )
+    add(
+        version("pykeops") is not None and not cuda,
+        "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
+        "+model.layer.backend=naive for them; hope is not concerned",
+    )
+    add(
+        _at_least("wandb", 0, 29),
+        f"wandb {version('wandb')} dropped an option that the host passes",
+        "add wandb=null, or pip install 'wandb<0.29'",
+    )
+    add(
+        version("wandb") is not None and not _at_least("wandb", 0, 29),
+        "the host retries a failing wandb login for ever",
+        "add wandb=null unless you log there",
+    )
+    add(
+        version("transformers") is None,
+        "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
+        "pip install transformers, or scheduler=plateau, cosine, step or multistep",
+    )
+    add(not cuda, "the host trains on a GPU unless told otherwise", "add trainer.accelerator=cpu trainer.devices=1")
+    add(
+        True,
+        "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",
+        "add +hydra.callbacks.clear_eval._target_=hope_ssm.hosts.multirun.ClearEvalResolver",
+    )
+    add(
+        True,
+        "the host's synthetic pipelines (delay, copying, adding, reconstruct) have no test set",
+        "add +train.remove_test_loader_in_eval=true",
+    )
+    for entry in sys.path:
+        other = Path(entry or ".") / "src" / "__init__.py"
+        add(other.is_file(), f"{other} hides the host's namespace package src", "take its directory off sys.path")
+    return found
