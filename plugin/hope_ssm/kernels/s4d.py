@@ -102,7 +102,7 @@ class S4DKernel(SequenceKernel):
         C = torch.randn(self.channels, d_model, n // 2, 2) / math.sqrt(2)
         if deterministic:
             C = torch.zeros_like(C)
-            C[..., 0, 0] = 1.0
+            C[..., 0] = 1.0  # every mode, so that every pole has a gradient
         B = torch.zeros(self.n_ssm, n // 2, 2)
         B[..., 0] = 1.0
         self.register_sampling_period("raw_sampling_period", self.d_model)
