@@ -44,7 +44,7 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever another distribution's module raises
             missing = f" It needs {', '.join(self.requires)}." if self.requires else ""
             raise ImportError(
                 f"kernel {self.name!r} of {self.distribution} must be importable from {self.target}; "
