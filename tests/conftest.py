@@ -6,9 +6,10 @@ import os
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import HealthCheck, settings
+
+import reference
 
 settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]

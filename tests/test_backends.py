@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from hope_ssm import backends
 
 CPU = torch.device("cpu")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import torch
-from hope_ssm import convolution_kernel
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference
+from hope_ssm import convolution_kernel
 
 BACKENDS = ["blocked", "dense"]
 TRUNCATIONS = ["exact", "none"]

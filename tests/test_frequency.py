@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hope_ssm.frequency import allpass_nodes, frequency_grid, laguerre_prefactor, warped_angle
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hope_ssm.frequency import allpass_nodes, frequency_grid, laguerre_prefactor, warped_angle
 
 PERIODS = [1e-6, 1e-3, 0.1, 0.999, 1.0, 3.0, 10.0, 1e4]
 LENGTHS = [1, 2, 3, 4, 5, 64, 65]

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import scipy.linalg
 import torch
-from hope_ssm import convolution_kernel, hankel_matrix, hankel_singular_values, transfer_function
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference
+from hope_ssm import convolution_kernel, hankel_matrix, hankel_singular_values, transfer_function
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])

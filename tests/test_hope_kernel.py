@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import numpy as np
 import pytest
@@ -224,17 +223,16 @@ def test_number_of_parameters():
     assert sum(p.numel() for p in build(d_model=1, d_state=64).parameters()) == 65
 
 
-def test_a_step_of_the_optimizer_fits_a_delay():
-    """It learns: a delay of 20 samples from an FIR window that covers it."""
+def test_it_learns_a_delayed_pulse():
+    """From h and Δt together; the window n / Δt = 32 covers the pulse at 20."""
     kernel = build(d_model=1, d_state=16, dt_min=0.5, dt_max=0.5)
-    target = torch.eye(60)[20]
+    target = torch.exp(-((torch.arange(60) - 20) ** 2) / 18.0)
     optimizer = torch.optim.Adam(kernel.parameters(), lr=0.02)
     losses = []
-    for _ in range(200):
-        loss = (kernel(L=60)[0][0, 0] - target).square().sum()
+    for _ in range(150):
+        loss = (kernel(L=60)[0][0, 0] - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 < losses[0]
-    assert math.isfinite(losses[-1])
+    assert losses[-1] < 0.01 * losses[0]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from hope_ssm import hankel_singular_values, initialization
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import torch
-from hope_ssm import backends, realization
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference
+from hope_ssm import backends, realization
 
 BACKENDS = ["blocked", "dense"]
 PERIODS = [1e-3, 0.2, 1.0, 1.7, 30.0]

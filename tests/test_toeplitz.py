@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 
 
 def lower(q):

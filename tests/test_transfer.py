@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
-from hope_ssm import transfer_function
 from hypothesis import given
 from hypothesis import strategies as st
+
+import reference
+from hope_ssm import transfer_function
 
 BACKENDS = ["auto", "blocked", "dense"]
 PERIODS = [1e-3, 0.1, 1.0, 3.0, 10.0]
