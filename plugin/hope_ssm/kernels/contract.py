@@ -140,7 +140,8 @@ class SequenceKernel(nn.Module):
             if key in known:
                 checked[key] = None if value is None else self._check_rate(f"{option}.{key}", value)
             elif key in self.idle_rulings:
-                self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
+                if value is not None:
+                    self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
             else:
                 valid = [*known, *self.idle_rulings]
                 raise ValueError(f"{option} has no key {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
