@@ -96,6 +96,16 @@ def test_noisy_cifar(host, tmp_path, cifar):
     assert DONE in host.train(tmp_path, *overrides, "dataset.l_noise=32", path=(accept,), DATA_PATH=str(data))
 
 
+@pytest.mark.parametrize("kernel", ["s4", "s4d"])
+def test_noisy_cifar_experiment_freezes_the_sampling_period_of_every_kernel(host, tmp_path, cifar, kernel):
+    data, accept = cifar
+    overrides = ["experiment=hope/noisy-cifar", f"kernel={kernel}", "dataset.l_noise=32", "+model.layer.backend=naive"]
+    said = host.train(tmp_path, *overrides, path=(accept,), DATA_PATH=str(data))
+    assert DONE in said
+    # A (real and imaginary part, and S4's rank-one correction) and B of 4 complex states, tied over the features
+    assert [n for n, lr in groups(said) if lr == 0.001] == [{"s4": 4 * (1 + 1 + 2 + 2), "s4d": 4 * (1 + 1 + 2)}[kernel]]
+
+
 def test_noisy_cifar_data_and_refusals(host, cifar):
     data, accept = cifar
     code = """
