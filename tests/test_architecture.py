@@ -1,0 +1,239 @@
+"""The direction of imports and the size of files, from the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hope_ssm import _HOME
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PLUGIN = ROOT / "plugin"
+PACKAGE = PLUGIN / "hope_ssm"
+FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
+
+MATHEMATICS = {
+    "backends",
+    "convolution",
+    "frequency",
+    "hankel",
+    "initialization",
+    "realization",
+    "toeplitz",
+    "transfer",
+}
+# frequency ← backends ← transfer; toeplitz ← realization; transfer, realization ← convolution ← kernels ← registry
+# ← hosts, workbench ← cli. Part of the package: what it may import besides itself, the checks and the version.
+MAY_IMPORT = {
+    "__init__": {"convolution", "hankel", "kernels", "registry", "transfer"},
+    "checks": set(),
+    "frequency": set(),
+    "toeplitz": set(),
+    "hankel": set(),
+    "initialization": set(),
+    "datasets": set(),
+    "backends": {"frequency"},
+    "transfer": {"frequency", "backends"},
+    "realization": {"frequency", "backends", "toeplitz"},
+    "convolution": {"frequency", "backends", "toeplitz", "transfer", "realization"},
+    "kernels": MATHEMATICS,
+    "registry": {"kernels"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets"},
+    "hydra_searchpath": {"hosts"},
+    "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "workbench"},
+}
+# Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
+NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
+OPTIONAL_BACKENDS = {"pykeops", "triton"}
+IMPORT_NAMES = {
+    "hydra-core": {"hydra", "omegaconf"},
+    "pytorch-lightning": {"pytorch_lightning"},
+    "pyyaml": {"yaml"},
+    "scikit-learn": {"sklearn"},
+}
+
+
+def part(path: Path) -> str:
+    inside = path.relative_to(PACKAGE).parts
+    return inside[0].removesuffix(".py")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PLUGIN))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def docstrings(path: Path) -> set[int]:
+    """The identities of the expressions that are docstrings."""
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree(path)) if isinstance(node, holders) and node.body]
+    return {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
+
+
+def strings(path: Path) -> list[str]:
+    skipped = docstrings(path)
+    return [
+        node.value
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped
+    ]
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it: by statement, or of this package by a string."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(path)}:{node.lineno} must import by absolute name"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    found.update(text.split(":")[0] for text in strings(path) if re.fullmatch(r"hope_ssm(\.\w+)+(:\w+)?", text))
+    return found
+
+
+def own_parts(path: Path) -> set[str]:
+    """Which parts of the package a file imports; a public name counts as the part it lives in."""
+    parts = set()
+    for dotted in imports(path):
+        first, *rest = dotted.split(".")
+        if first == "hope_ssm" and rest:
+            home = _HOME.get(rest[0], f"hope_ssm.{rest[0]}").split(".")[1]
+            if home not in ("__version__", "configs"):
+                parts.add(home)
+    return parts
+
+
+def third_party(path: Path) -> set[str]:
+    tops = {dotted.split(".")[0] for dotted in imports(path)}
+    return tops - set(sys.stdlib_module_names) - {"hope_ssm", "src"}
+
+
+def package_files():
+    return [path for path in FILES if PACKAGE in path.parents]
+
+
+def test_every_part_has_its_place():
+    assert {part(path) for path in package_files()} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", package_files(), ids=name)
+def test_imports_point_one_way(path):
+    allowed = MAY_IMPORT[part(path)] | {part(path), "checks"}
+    assert own_parts(path) <= allowed
+
+
+def test_hosts_and_workbench_do_not_know_each_other():
+    for one, other in (("hosts", "workbench"), ("workbench", "hosts")):
+        assert other not in MAY_IMPORT[one]
+
+
+def test_data_sets_are_for_hosts_workbench_and_command_line():
+    users = {part(path) for path in package_files() if "datasets" in own_parts(path)}
+    assert users <= {"datasets", "hosts", "workbench", "cli"}
+
+
+def test_the_graph_sees_what_is_there():
+    """Lest the tests above pass for want of edges."""
+    edges = {(part(path), other) for path in package_files() for other in own_parts(path)}
+    assert {
+        ("backends", "frequency"), ("transfer", "backends"), ("realization", "toeplitz"), ("convolution", "transfer"),
+        ("convolution", "realization"), ("kernels", "convolution"), ("kernels", "initialization"),
+        ("hydra_searchpath", "hosts"), ("__init__", "kernels"),
+    } <= edges  # fmt: skip
+
+
+@pytest.mark.parametrize("path", package_files(), ids=name)
+def test_only_the_host_s_files_know_the_host(path):
+    """Its modules are imported in hosts/state_spaces*.py alone, and named in no string but theirs and the plug-in's."""
+    mentions = [text for text in strings(path) if re.match(r"src(\.|/|$)", text)]
+    imported = {dotted for dotted in imports(path) if dotted.split(".")[0] == "src"}
+    if not (part(path) == "hosts" and path.name.startswith("state_spaces")):
+        assert not imported
+    if part(path) not in ("hosts", "hydra_searchpath"):
+        assert not mentions
+
+
+@pytest.mark.parametrize("path", package_files(), ids=name)
+def test_mathematics_and_kernels_are_numerical(path):
+    """No Hydra, no Lightning, no configuration library."""
+    if part(path) in MATHEMATICS | {"checks", "kernels"}:
+        allowed = NUMERICAL | (OPTIONAL_BACKENDS if part(path) == "backends" else set())
+        assert third_party(path) <= allowed
+
+
+def test_contractions_of_three_operands_go_through_opt_einsum():
+    for path in FILES:
+        calls = [
+            node for node in ast.walk(tree(path))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "einsum"
+        ]  # fmt: skip
+        assert not [call.lineno for call in calls if len(call.args) > 3], name(path)
+
+
+def declared() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """(dependencies, extras): distribution → import names."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+
+    def names(requirements):
+        found = (re.match(r"[A-Za-z0-9_.-]+", text)[0].lower() for text in requirements)
+        return {key: IMPORT_NAMES.get(key, {key.replace("-", "_")}) for key in found}
+
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    return names(project["dependencies"]), names(extras)
+
+
+def test_every_dependency_is_imported():
+    used = set().union(*(third_party(path) for path in FILES))
+    dependencies, _ = declared()
+    assert not {key for key, modules in dependencies.items() if not modules & used}
+
+
+def test_every_import_is_declared():
+    dependencies, extras = declared()
+    known = set().union(*dependencies.values(), *extras.values())
+    for path in FILES:
+        assert third_party(path) <= known, name(path)
+
+
+def test_extras_are_imported_where_they_are_used():
+    """Never while a module loads, so that a plain installation imports everything."""
+    dependencies, extras = declared()
+    optional = set().union(*extras.values()) - set().union(*dependencies.values())
+    for path in FILES:
+        for node in tree(path).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                assert not {module.split(".")[0] for module in names} & optional, name(path)
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)
+def test_files_are_short_enough_to_read(path):
+    limit = 300 if PLUGIN in path.parents else 450
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+def test_namespace_packages_have_no_init():
+    """hydra_plugins is shared with other distributions; src is the host's."""
+    assert not (PLUGIN / "hydra_plugins" / "__init__.py").exists()
+    assert not list(PLUGIN.rglob("src/__init__.py"))
+
+
+def test_reference_is_independent():
+    assert not {dotted for dotted in imports(Path(__file__).with_name("reference.py")) if "hope_ssm" in dotted}
