@@ -404,6 +404,18 @@ def test_state_keeps_its_shape_and_dtype(name):
 
 
 @recurrent_kernels
+def test_everything_is_on_the_device_of_the_parameters(name):
+    """On the device that holds no numbers, any tensor made elsewhere is an error."""
+    kernel = build(name, channels=2).to("meta")
+    u, state = torch.zeros(3, H, L, device="meta"), kernel.default_state(3)
+    k, response = kernel(L=L, state=state)
+    y, after = kernel.step(u[..., 0], state)
+    last = kernel.forward_state(u, state)
+    assert {x.device.type for x in (k, response, y, after, last)} == {"meta"}
+    (k.sum() + response.sum() + last.abs().sum()).backward()
+
+
+@recurrent_kernels
 def test_gradients_flow_through_the_state(name):
     """Through a chunk: to the inputs and sampling periods before it."""
     kernel = build(name).double()
