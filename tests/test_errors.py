@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from hope_ssm import (
     registry,
     transfer_function,
 )
+from hope_ssm.datasets.digits import digits
 from hope_ssm.kernels.s4d import S4DKernel
 
 KERNELS = {name: e.load() for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
@@ -362,6 +364,16 @@ def test_checkpoint_of_another_kernel(one, other):
 def test_checkpoint_of_another_size(kernel):
     with pytest.raises(RuntimeError, match="size mismatch for"):
         kernel(d_model=4, d_state=4).load_state_dict(kernel(d_model=4, d_state=6).state_dict())
+
+
+# An absent extra
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    message = "the digits need scikit-learn, which is not installed: pip install 'hope-ssm[workbench]'."
+    with pytest.raises(ImportError, match=exactly(message)):
+        digits()
 
 
 # The checks themselves

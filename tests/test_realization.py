@@ -57,6 +57,9 @@ def test_coefficients_keep_their_digits_at_small_periods():
     assert realization.allpass_coefficient(dt).dtype == torch.float64
     exact = 4 * dt.double() / (1 + dt.double()) ** 2
     torch.testing.assert_close(realization.input_gain(dt), exact, rtol=1e-15, atol=0)
+    a, (small, large) = realization.allpass_coefficient(dt), dt.double()
+    torch.testing.assert_close(1 + a[0], 2 * small / (1 + small), rtol=1e-9, atol=0)
+    torch.testing.assert_close(1 - a[1], 2 / (1 + large), rtol=1e-9, atol=0)
 
 
 @given(n=st.integers(1, 20), dt=st.floats(1e-3, 1e2), steps=st.integers(0, 300))

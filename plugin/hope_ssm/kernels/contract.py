@@ -237,7 +237,7 @@ class SequenceKernel(nn.Module):
         if not isinstance(state, Tensor) or state.is_complex() != like.is_complex():
             got = state.dtype if isinstance(state, Tensor) else type(state).__name__
             raise TypeError(f"{wanted}; got {got}. default_state(batch) makes one.")
-        if state.ndim != like.ndim or state.shape[1:] != like.shape[1:]:
+        if state.shape[1:] != like.shape[1:]:
             raise ValueError(f"{wanted}; got shape {tuple(state.shape)}. default_state(batch) makes one.")
         return state
 
