@@ -76,3 +76,16 @@ def laguerre_prefactor(sampling_period: Tensor, length: int) -> Tensor:
     c, s, inverse, cosine = _half_angle(sampling_period, length)
     scale = inverse * (1 + sampling_period.unsqueeze(-1)) / 2
     return torch.complex((cosine * c + s * s) * scale, (c - cosine) * s * scale)
+
+
+def warp_slope(sampling_period: Tensor, length: int) -> Tensor:
+    """dθ'/dΔt = -2 sin(θ/2) cos(θ/2) / (c² + s²) on the grid of ``length``.
+
+    Args:
+        sampling_period: (...) real, Δt > 0.
+        length: L.
+
+    Returns: (..., F) real, at most 0.
+    """
+    _, s, inverse, cosine = _half_angle(sampling_period, length)
+    return -2 * s * cosine * inverse

@@ -48,10 +48,10 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     """First n Taylor coefficients of ((w - a) / (1 - a w))^L: the series of A^L, the state's advance by L steps.
 
     Sampled on a circle of radius 10^(-1/n) inside the disc of analyticity, where the function is bounded by 1,
-    and read off one FFT of 16 n points or more: aliasing 1e-16, rounding amplified ten times at most. The
-    points keep off the real axis, where the base has its zero w = a and its logarithm none. That is
-    taken with log1p, so its relative error stays ε at small Δt and the power's is ε·L·|log|, where repeated
-    squaring has ε·L.
+    and read off one FFT of 16 n points or more: aliasing 1e-16, rounding amplified ten times at most. Only the
+    upper half of the circle is sampled, the lower is its conjugate. The points keep off the real axis, where the
+    base has its zero w = a and its logarithm none. That is taken with log1p, so its relative error stays ε at
+    small Δt and the power's is ε·L·|log|, where repeated squaring has ε·L.
 
     Args:
         sampling_period: Δt, (...) float64.
@@ -62,7 +62,7 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     """
     points = 16 << max(0, (n - 1).bit_length())
     radius = 0.1 ** (1 / n)
-    order = torch.arange(points, dtype=torch.float64, device=sampling_period.device)
+    order = torch.arange(points // 2, dtype=torch.float64, device=sampling_period.device)
     circle = torch.polar(torch.full_like(order, radius), (order + 0.5) * (2 * math.pi / points))
     bilinear = (1 - circle) / (1 + circle)
     x, y = (sampling_period.unsqueeze(-1) * part for part in (bilinear.real, bilinear.imag))
@@ -70,4 +70,4 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     argument = torch.atan2(-y, 1 - x) - torch.atan2(y, 1 + x)
     samples = torch.polar(torch.exp(exponent * log_modulus), exponent * argument)
     half_point = torch.polar(radius ** -order[:n], order[:n] * (-math.pi / points))
-    return (torch.fft.fft(samples)[..., :n] / points * half_point).real
+    return (torch.fft.fft(samples, n=points)[..., :n] * (2 / points) * half_point).real

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hope_ssm.frequency import allpass_nodes
+from hope_ssm.frequency import allpass_nodes, warp_slope
 
 
 def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
@@ -21,34 +22,79 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system.
+    Returns: (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the
+    backward pass, which computes the powers again.
 
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
     """
-    node = allpass_nodes(sampling_period, length)
     n = coefficients.shape[-1]
-    block = math.isqrt(n - 1) + 1
-    count = -(-n // block)
-
     batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)
     own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
     shared = next((i for i, size in enumerate(own) if size != 1), len(own))
     rows, systems = batch[:shared], batch[shared:]
-    coefficients = torch.nn.functional.pad(coefficients.expand(*batch, n), (0, count * block - n))
-    coefficients = coefficients.reshape(math.prod(rows), *systems, count, block).movedim(0, -3)
-    node = node.reshape(*own[shared:], 1, node.shape[-1])
+    c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
+    value = _Evaluation.apply(c, sampling_period.reshape(own[shared:]), length)
+    return value.movedim(-2, 0).reshape(*batch, -1)
 
+
+class _Evaluation(torch.autograd.Function):
+    """(c (*S, R, n), Δt broadcast to (*S)) ↦ p(z), (*S, R, F); the backward pass is made of the same three parts."""
+
+    @staticmethod
+    def forward(c: Tensor, dt: Tensor, length: int) -> Tensor:
+        return _polynomial(c, *_powers(dt, length, c.shape[-1]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.length = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        c, dt = ctx.saved_tensors
+        n = c.shape[-1]
+        powers, stride = _powers(dt, ctx.length, n)
+        of_c = of_dt = None
+        if ctx.needs_input_grad[0]:  # Re Σ_f conj(g) z^k, again in blocks
+            of_c = _moments(gradient, powers, stride, n)
+        if ctx.needs_input_grad[1]:  # dp/dθ' = -i Σ_k k c_k z^k
+            order = torch.arange(n, dtype=c.dtype, device=c.device)
+            slope = (gradient.conj() * _polynomial(c * order, powers, stride)).imag.sum(-2)
+            of_dt = (slope * warp_slope(dt, ctx.length)).sum(-1).sum_to_size(dt.shape)
+        return of_c, of_dt, None
+
+
+def _powers(dt: Tensor, length: int, n: int) -> tuple[Tensor, Tensor]:
+    """(z⁰ … z^{b-1} as real numbers (..., b, 2F), z^b (..., 1, F)) with b = ⌈√n⌉."""
+    block = math.isqrt(n - 1) + 1
+    node = allpass_nodes(dt, length).unsqueeze(-2)
     powers = torch.ones_like(node)
     while powers.shape[-2] < block:
         powers = torch.cat([powers, powers * (powers[..., -1:, :] * node)], dim=-2)
     powers = powers[..., :block, :]
-    stride = powers[..., -1:, :] * node  # z^b, broadcast over the rows
+    return torch.view_as_real(powers).flatten(-2), powers[..., -1:, :] * node
 
-    flat = torch.view_as_real(powers).flatten(-2)
-    sums = coefficients.reshape(*systems, -1, block) @ flat
-    sums = torch.view_as_complex(sums.reshape(*systems, math.prod(rows), count, -1, 2))
+
+def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
+    """Σ_k c_k z^k.  Args: c (*S, R, n), and what ``_powers`` gives.  Returns: (*S, R, F) complex."""
+    block = powers.shape[-2]
+    count = -(-c.shape[-1] // block)
+    c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
+    sums = c.reshape(*c.shape[:-2], -1, block) @ powers
+    sums = torch.view_as_complex(sums.reshape(*sums.shape[:-2], c.shape[-2], count, -1, 2))
     value = sums[..., -1, :]
     for j in range(count - 2, -1, -1):
         value = torch.addcmul(sums[..., j, :], value, stride)
-    return value.movedim(-2, 0).reshape(*batch, -1)
+    return value
+
+
+def _moments(gradient: Tensor, powers: Tensor, stride: Tensor, n: int) -> Tensor:
+    """Re Σ_f conj(g_f) z_f^k for k < n.  Args: gradient (*S, R, F) complex.  Returns: (*S, R, n)."""
+    block = powers.shape[-2]
+    blocks = [gradient]
+    for _ in range(-(-n // block) - 1):
+        blocks.append(blocks[-1] * stride.conj())
+    stacked = torch.view_as_real(torch.stack(blocks, dim=-2)).flatten(-2)  # (*S, R, n/b, 2F)
+    moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
+    return moments.reshape(*gradient.shape[:-1], -1)[..., :n]

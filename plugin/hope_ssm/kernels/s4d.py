@@ -41,6 +41,27 @@ SHORT_INITS = {"lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd
 DISCRETIZATIONS = ("zoh", "bilinear")
 
 
+def _powers(log_A: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """(Āⁱ for i < b, Ā^{jb} for j < ⌈L/b⌉) with b = ⌈√L⌉: their products are all powers below L.
+
+    Args: log_A (H, N).  Returns: (H, N, b), (H, N, ⌈L/b⌉) complex.
+    """
+    block = math.isqrt(length - 1) + 1
+    time = torch.arange(block, device=log_A.device, dtype=log_A.real.dtype)
+    exponent = log_A.unsqueeze(-1) * time
+    return torch.exp(exponent), torch.exp(block * exponent[..., : -(-length // block)])
+
+
+def _real_vandermonde(weights: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
+    """Re Σ_n w_n Ā_n^t for all t = jb + i, as one real matrix product [⌈L/b⌉, 2N] × [2N, b] a system.
+
+    Args: weights (..., H, N) complex; what ``_powers`` gives.  Returns: (..., H, ⌈L/b⌉·b) real.
+    """
+    left = (weights.unsqueeze(-1) * coarse).transpose(-1, -2)
+    left = torch.cat([left.real, -left.imag], dim=-1)
+    return (left @ torch.cat([fine.real, fine.imag], dim=-2)).flatten(-2)
+
+
 class S4DKernel(SequenceKernel):
     """k_t = 2 Re Σ_j C_j B̄_j Ā_jᵗ  with  Ā = exp(ΔtA), B̄ = (Ā - 1)/A · B  (zero-order hold), or the bilinear rule.
 
@@ -138,13 +159,12 @@ class S4DKernel(SequenceKernel):
         """
         length = self.kernel_length(L)
         log_A, B, C = self.discretized(rate)
-        time = torch.arange(length, device=C.device, dtype=log_A.real.dtype)
-        powers = torch.exp(log_A.unsqueeze(-1) * time)  # (H, n/2, L)
-        kernel = 2 * contract("chn,hn,hnl->chl", C, B, powers).real
+        fine, coarse = _powers(log_A, length)
+        kernel = _real_vandermonde(2 * C * B, fine, coarse)[..., :length]
         if state is None:
             return kernel, None
-        state = self.check_state(state) * torch.exp(log_A)
-        return kernel, 2 * contract("chn,bhn,hnl->bchl", C, state, powers).real
+        weights = 2 * C * (self.check_state(state) * torch.exp(log_A)).unsqueeze(1)
+        return kernel, _real_vandermonde(weights, fine, coarse)[..., :length]
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = 2 Re C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
@@ -156,9 +176,10 @@ class S4DKernel(SequenceKernel):
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
         state, length = self.check_inputs(u, state, "B, H, L"), u.shape[-1]
         log_A, B, _ = self.discretized()
-        time = torch.arange(length - 1, -1, -1, device=u.device, dtype=u.dtype)
-        powers = torch.exp(log_A.unsqueeze(-1) * time)
-        driven = contract("hn,hnl,bhl->bhn", B, powers, u.to(powers.dtype))
+        fine, coarse = _powers(log_A, length)
+        latest_first = torch.nn.functional.pad(u.flip(-1), (0, fine.shape[-1] * coarse.shape[-1] - length))
+        blocks = latest_first.unflatten(-1, (coarse.shape[-1], -1)).to(fine.dtype)
+        driven = contract("hn,hnj,hni,bhji->bhn", B, coarse, fine, blocks)
         return torch.exp(length * log_A) * state + driven
 
     def default_state(self, *batch_shape: int) -> Tensor:

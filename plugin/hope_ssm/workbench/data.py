@@ -27,7 +27,7 @@ class Splits:
     d_output: int
 
 
-def noisy_digits(l_noise: int = 256, seed: int = 42) -> Splits:
+def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
     """Digits as 64 steps, then ``l_noise`` steps of noise: fresh in training, fixed in evaluation."""
     parts = digits(seed)
     return Splits(
