@@ -236,3 +236,9 @@ def test_it_learns_a_delayed_pulse():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.01 * losses[0]
+
+
+@pytest.mark.parametrize("backend", ["naive", "cuda"])
+def test_the_hosts_own_backends_mean_auto(backend):
+    """``+model.layer.backend=naive``, the host's mend for its S4 kernels, does not stop a sweep that has hope in it."""
+    assert build(backend=backend).backend == "auto"

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Where float32 carries the warp between sampling periods; beyond, squares of Δt under- or overflow.
+SAMPLING_PERIODS = (1e-8, 1e8)
+
 _said: set[str] = set()
 
 
@@ -89,7 +92,11 @@ def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
     if dt.numel() == 0:
         raise ValueError(f"sampling_period must hold at least one number; got shape {tuple(dt.shape)}.")
     if not (torch.isfinite(dt) & (dt > 0)).all():
-        raise ValueError("sampling_period must be finite and above 0 everywhere; got " + _worst(dt) + ".")
+        raise ValueError("sampling_period must be finite and above 0 everywhere; got " + _worst(dt, dt > 0) + ".")
+    lowest, highest = SAMPLING_PERIODS
+    inside = (dt >= lowest) & (dt <= highest)
+    if not inside.all():
+        raise ValueError(f"sampling_period must be from {lowest:g} to {highest:g}; got {_worst(dt, inside)}.")
     return dt
 
 
@@ -104,8 +111,8 @@ def check_broadcast(first: tuple[str, torch.Size], second: tuple[str, torch.Size
         ) from None
 
 
-def _worst(dt: Tensor) -> str:
-    bad = dt[~(torch.isfinite(dt) & (dt > 0))]
+def _worst(dt: Tensor, fine: Tensor) -> str:
+    bad = dt[~(torch.isfinite(dt) & fine)]
     return f"{bad.flatten()[0].item()} ({bad.numel()} of {dt.numel()} entries)"
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice, check_positive_number
+from hope_ssm.checks import SAMPLING_PERIODS, check_choice, check_positive_number
 
 
 def _gaussian(shape: tuple[int, ...]) -> Tensor:
@@ -62,9 +62,14 @@ def markov_parameters(init: str, shape: tuple[int, ...], scale: float) -> Tensor
 def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic: bool = False) -> Tensor:
     """Δt drawn log-uniformly from [dt_min, dt_max]; evenly spaced in the logarithm when ``deterministic``.
 
+    Args: count; dt_min, dt_max: within ``checks.SAMPLING_PERIODS``; deterministic.
+
     Returns: (count,) float64. One deterministic period is the geometric mean.
     """
     dt_min, dt_max = check_positive_number("dt_min", dt_min), check_positive_number("dt_max", dt_max)
+    if dt_min < SAMPLING_PERIODS[0] or dt_max > SAMPLING_PERIODS[1]:
+        lowest, highest = SAMPLING_PERIODS
+        raise ValueError(f"dt_min and dt_max must be from {lowest:g} to {highest:g}; got {dt_min} and {dt_max}.")
     if dt_min > dt_max:
         raise ValueError(f"dt_min must not be above dt_max; got dt_min={dt_min} and dt_max={dt_max}.")
     if not deterministic:

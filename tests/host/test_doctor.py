@@ -50,7 +50,7 @@ def test_what_training_imports_is_followed_through_the_checkout(checkout):
     assert broken == {"hope_broken": "RuntimeError: operator does not exist"}
     assert environment.installation(["sklearn", "torchvision", "einops"]) == [
         "pip install scikit-learn einops",
-        "torchvision: pip install --no-deps torchvision==0.16.2 (newer ones need the torch they were built with)",
+        "torchvision: install the build that matches torch; where there is none, --no-deps torchvision==0.16.2 imports",
     ]
 
 

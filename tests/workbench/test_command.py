@@ -41,9 +41,12 @@ def test_two_ranks_on_the_cpu(hope, tmp_path):
     [
         (["train", "pipeline=nosy-digits"], "got 'nosy-digits'. Did you mean 'noisy-digits'?"),
         (["train", *TINY, "model.layer.mode=hop"], "got 'hop'. Did you mean 'hope'?"),
-        (["train", *TINY, "model.layer.d_stat=3"], "no key 'd_stat'"),
+        (["train", *TINY, "model.layer.d_stat=3"], "Did you mean 'd_state'?"),
+        (["train", *TINY, "experiment=hope/noisydigits"], "got 'noisydigits'. Did you mean 'noisy-digits'?"),
+        (["train", *TINY, "kernal=hope"], "has no key 'kernal'"),
+        (["train", *TINY, "pipeline=noisy-cifar"], "runs there only"),
         (["train", *TINY, "kernel=hope", "model.layer.dt_min=-1"], "dt_min must be a finite number above 0; got -1"),
-        (["train", *TINY, "kernel=hope", "train.ckpt=nothing.ckpt"], "nothing.ckpt"),
+        (["train", *TINY, "kernel=hope", "train.ckpt=nothing.ckpt"], "'nothing.ckpt' is no file"),
         (["trian"], "got 'trian'. Did you mean 'train'?"),
     ],
 )
@@ -51,6 +54,13 @@ def test_an_error_is_one_sentence_without_traceback(hope, arguments, message):
     done = hope(*arguments)
     assert done.returncode not in (0, None)
     assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "Error executing job" not in done.stderr
+
+
+def test_no_traceback_from_the_second_rank_either(hope):
+    done = hope("train", *TINY, "kernel=hope", "trainer.devices=2", "trainer.strategy=ddp", "optimizer.lr=1e30")
+    assert done.returncode != 0
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -81,6 +81,15 @@ def test_resume_goes_on_where_it_stopped(tmp_path):
     assert len(resumed.history.step_seconds) == 2
 
 
+def test_an_unreadable_checkpoint_is_refused(tmp_path):
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"broken.ckpt' cannot be read"):
+        trained(tmp_path / "run", "kernel=hope", f"train.ckpt={tmp_path / 'broken.ckpt'}")
+    torch.save({"weights": 1}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other.ckpt' is another file"):
+        trained(tmp_path / "run", "kernel=hope", f"train.ckpt={tmp_path / 'other.ckpt'}")
+
+
 def test_a_checkpoint_of_another_kernel_is_refused(tmp_path):
     trained(tmp_path / "first", "kernel=hope")
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
@@ -118,6 +127,9 @@ def test_a_non_finite_layer_is_named():
         (["train.interval=epochs"], ValueError, "train.interval must be one of 'epoch', 'step'"),
         (["+modle.n=1"], ValueError, "no group 'modle'.* Did you mean 'model'"),
         (["~decoder"], ValueError, "decoder missing"),
+        (["model.prenorm=maybe"], TypeError, "prenorm must be true or false; got 'maybe'"),
+        (["train.seed=abc"], ValueError, "train.seed must be a whole number of at least 0; got 'abc'"),
+        (["task.metrics=accuracy"], TypeError, "task.metrics must be a list such as .accuracy.; got 'accuracy'"),
         (["model.norm=laye"], ValueError, "norm must be one of .* Did you mean 'layer'"),
         (["+model.layers=2"], TypeError, "model 'model' has no option 'layers'.* Did you mean 'layer'"),
     ],

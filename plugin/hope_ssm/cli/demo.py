@@ -25,9 +25,14 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     check_positive_integer("--seeds", options.seeds)
     try:
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError as error:
-        raise ImportError("the demo needs rich: pip install 'hope-ssm[workbench]'.") from error
+        raise ImportError(
+            f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
+            "pip install 'hope-ssm[workbench]'."
+        ) from None
     from hope_ssm.workbench import memory_experiment, pictures
     from hope_ssm.workbench.configuration import compose
 
@@ -59,14 +64,15 @@ def run(arguments: list[str]) -> int:
         f"Handwritten digits (64 steps) followed by {l_noise} steps of noise, mean-pooled over the noise; "
         f"{config['model']['n_layers']} layers, d_model {config['model']['d_model']}, "
         f"{config['model']['layer']['d_state']} real states, {epochs} epochs, {options.seeds} seeds; "
-        f"mean ± sd. {seconds:.0f} s on {memory_experiment.machine()}."
+        f"mean ± sd; test accuracy of the best validation epoch. {seconds:.0f} s on {memory_experiment.machine()}."
     )
     text = f"{head}\n\n{memory_experiment.markdown(table)}"
     (options.out / "table.md").write_text(text, encoding="utf-8")
     (options.out / "results.json").write_text(
         json.dumps({"conditions": head, "rows": [asdict(row) for row in table]}, indent=1), encoding="utf-8"
     )
+    print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json")
     picture = options.out / "memory.png"
     pictures.draw(table, 64, 64 + l_noise, picture)
-    print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json\nPicture: {picture}")
+    print(f"Picture: {picture}")
     return 0

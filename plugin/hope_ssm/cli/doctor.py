@@ -62,8 +62,8 @@ def kernels() -> tuple[list[str], dict[str, str]]:
     return fine, failing
 
 
-def host(cuda: bool) -> dict[str, Any] | None:
-    """Return the host's place, commit, what its environment lacks and the traps that apply; None without a host."""
+def host() -> dict[str, Any] | None:
+    """Return the host's place, commit, and what its environment lacks; None without a host."""
     found = find_host()
     if found is None:
         return None
@@ -75,7 +75,6 @@ def host(cuda: bool) -> dict[str, Any] | None:
         "missing": absent,
         "install": environment.installation(absent),
         "broken": {name: {"error": why, "mend": environment.mend(name)} for name, why in broken.items()},
-        "traps": [asdict(trap) for trap in environment.traps(cuda)],
     }
 
 
@@ -94,7 +93,8 @@ def report() -> dict[str, Any]:
         },
         "extras": extras(),
         "kernels": {"importable": fine, "failing": failing},
-        "host": host(cuda),
+        "host": host(),
+        "traps": [asdict(trap) for trap in environment.traps(cuda)],
     }
 
 
@@ -112,8 +112,6 @@ def _host_lines(found: dict[str, Any] | None) -> list[str]:
         lines.append(f"  fails to import   {name}: {row['error']}\n    {row['mend']}")
     if not found["missing"] and not found["broken"]:
         lines.append("  everything that training imports is there")
-    lines.append("\ntraps of the host that apply here")
-    lines += [f"  - {row['trap']}:\n    {row['mend']}" for row in found["traps"]]
     return lines
 
 
@@ -129,7 +127,9 @@ def text(found: dict[str, Any]) -> str:
         lines.append(f"  {extra:<12}{state}")
     lines += ["\nkernels", f"  importable  {', '.join(found['kernels']['importable'])}"]
     lines += [f"  failing     {name}: {why}" for name, why in found["kernels"]["failing"].items()]
-    return "\n".join([*lines, "", *_host_lines(found["host"])])
+    lines += ["", *_host_lines(found["host"]), "\ntraps of the host that apply here"]
+    lines += [f"  - {row['trap']}:\n    {row['mend']}" for row in found["traps"]]
+    return "\n".join(lines)
 
 
 def run(arguments: list[str]) -> int:

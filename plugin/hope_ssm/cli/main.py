@@ -8,6 +8,8 @@ import sys
 
 from hope_ssm.checks import nearest
 
+FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for the processes of further ranks
+
 COMMANDS = {
     "train": "train one configuration, or a sweep with -m, in the workbench",
     "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full = os.environ.get(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
     try:
         return importlib.import_module(f"hope_ssm.cli.{command}").run(arguments[1:])
     except KeyboardInterrupt:

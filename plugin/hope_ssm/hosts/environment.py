@@ -25,7 +25,7 @@ _DISTRIBUTIONS = {
 }
 # Those whose compiled libraries must fit torch, so that a plain pip install may not do.
 _PARTICULAR = {
-    "torchvision": "pip install --no-deps torchvision==0.16.2 (newer ones need the torch they were built with)",
+    "torchvision": "install the build that matches torch; where there is none, --no-deps torchvision==0.16.2 imports",
     "torchaudio": "install the build that matches torch, or put a stand-in module on sys.path if no audio is used",
     "torchtext": "its libraries no longer load with a current torch: put a stand-in module on sys.path",
 }

@@ -39,6 +39,7 @@ def register() -> None:
 
     Raises:
         ImportError: the host's ``src`` can be imported neither from ``sys.path`` nor from ``find_host()``.
+        ValueError: two distributions claim one kernel name; the import hook only warns, and our own kernels stay.
     """
     _make_importable()
     for name, add_to in REGISTRATIONS.items():
@@ -70,12 +71,9 @@ def register_kernels(module: ModuleType) -> None:
     """Add every kernel of our registry, unloaded, to ``registry`` of the host's ``src.models.sequence.kernels``."""
     from hope_ssm import registry
 
-    try:
-        entries = registry.names()
-    except ValueError as error:
-        _logger.warning("only hope-ssm's own kernels are registered: %s", error)
-        entries = {name: entry for entry in registry.own_entries().values() for name in (entry.name, *entry.aliases)}
-    _add(module.registry, entries)
+    own = {name: entry for entry in registry.own_entries().values() for name in (entry.name, *entry.aliases)}
+    _add(module.registry, own)
+    _add(module.registry, registry.names())
 
 
 def register_datasets(module: ModuleType) -> None:

@@ -39,7 +39,7 @@ _logger = logging.getLogger("hope_ssm.kernels")
 
 # Options the host's S4 configurations pass to every kernel and that mean something to S4 alone.
 S4_OPTIONS = frozenset(
-    {"bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real"}
+    {"backend", "bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real"}
     | {"measure", "rank", "real_transform"}
 )
 
@@ -265,7 +265,7 @@ class SequenceKernel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {*self._parameters, *self._buffers}
         held = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
-        if held - own and own - held:
+        if held and held != own:
             raise ValueError(
                 f"the checkpoint must hold a {self.name} kernel at {prefix.rstrip('.') or 'the top'!r} "
                 f"({', '.join(sorted(own))}); it holds another kernel ({', '.join(sorted(held))}). "

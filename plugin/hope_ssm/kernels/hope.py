@@ -17,6 +17,8 @@ from hope_ssm.transfer import working_dtype
 
 # Initializations of S4's state matrix: they mean nothing here, where there is no state matrix to initialize.
 _S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
+# Names the host's own kernels use for their ways to evaluate Cauchy and Vandermonde sums.
+_S4_BACKENDS = ("naive", "cuda")
 
 
 class HopeKernel(SequenceKernel):
@@ -40,8 +42,9 @@ class HopeKernel(SequenceKernel):
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr, wd: see above.
         init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
-        init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1; 2 trains better on noisy digits).
-        truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around.
+        init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
+        truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around: then ``forward`` is not
+            the convolution of ``step``, which always is the exact system.
         backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
         verbose: log options without effect.
 
@@ -74,7 +77,7 @@ class HopeKernel(SequenceKernel):
         lr: float | Mapping[str, float] | None = None,
         wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "gaussian",
-        init_scale: float = 2.0,
+        init_scale: float = 1.0,
         truncation: str = "exact",
         backend: str = "auto",
         verbose: bool = True,
@@ -82,6 +85,8 @@ class HopeKernel(SequenceKernel):
     ) -> None:
         if init is None or (isinstance(init, str) and (init in _S4_INITS or init.startswith("diag-"))):
             options["init"], init = init, "gaussian"
+        if backend in _S4_BACKENDS:
+            options["backend"], backend = backend, "auto"
         super().__init__(
             d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.checks import check_choice, check_flag, check_positive_integer
 from hope_ssm.workbench.layers import S4Block, make_dropout
 from hope_ssm.workbench.options import instantiate
 
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layer = layer
         self.norm = make_norm(norm, d_model)
-        self.prenorm = prenorm
+        self.prenorm = check_flag("prenorm", prenorm)
         self.drop = drop
 
     def _apply_layer(self, x: Tensor, call: Any, state: Any, **options: Any) -> tuple[Tensor, Any]:

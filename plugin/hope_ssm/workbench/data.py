@@ -40,6 +40,7 @@ def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
 
 
 DATASETS = {"noisy-digits": noisy_digits}
+HOST_ONLY = ("noisy-cifar",)
 LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
 
 
@@ -54,6 +55,11 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any]) -> None:
         super().__init__()
         options = {key: value for key, value in dataset.items() if key == "_name_" or not key.startswith("_")}
+        if options.get("_name_") in HOST_ONLY:
+            raise ValueError(
+                f"dataset must be one of {', '.join(DATASETS)} in the workbench; {options['_name_']!r} uses the "
+                "readers of state-spaces/s4 and runs there only (python -m train …)."
+            )
         self.splits: Splits = instantiate("dataset", DATASETS, options)
         for key in loader:
             if key not in LOADER_OPTIONS:

@@ -37,6 +37,8 @@ class SequenceTask(pl.LightningModule):
         self.config = config
         task = config["task"]
         self.loss = LOSSES[check_choice("task.loss", task["loss"], LOSSES)]
+        if isinstance(task["metrics"], str):
+            raise TypeError(f"task.metrics must be a list such as [accuracy]; got {task['metrics']!r}.")
         self.metrics = {name: METRICS[check_choice("task.metrics", name, METRICS)] for name in task["metrics"]}
         self.model = instantiate("model", MODELS, config["model"])
         d_model = self.model.d_model

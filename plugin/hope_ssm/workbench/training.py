@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
@@ -38,13 +39,16 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     if missing:
         raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; {', '.join(missing)} missing.")
     check_positive_number("optimizer.lr", config["optimizer"].get("lr"))
+    seed = config["train"]["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"train.seed must be a whole number of at least 0; got {seed!r}.")
     valid = list(inspect.signature(pl.Trainer).parameters)
     for key in config["trainer"]:
         if key not in valid:
             raise TypeError(
                 f"trainer has no option {key!r}; it takes those of Lightning's Trainer.{nearest(key, valid)}"
             )
-    pl.seed_everything(config["train"]["seed"], workers=True, verbose=False)
+    pl.seed_everything(seed, workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"])
     plain = {group: config[group] for group in GROUPS}
     return SequenceTask(plain, data.splits.d_input, data.splits.d_output), data
@@ -72,6 +76,25 @@ def _progress_bar(trainer: Mapping[str, Any]) -> list[Callback]:
         return [RichProgressBar(leave=True)]
     except (ImportError, ModuleNotFoundError):
         return []  # Lightning's own bar
+
+
+def check_checkpoint(path: str | None) -> str | None:
+    """Return ``path`` if it is None or a readable checkpoint; otherwise raise ``ValueError``."""
+    if path is None:
+        return None
+    mend = "Give the checkpoints/last.ckpt of a run, or train.ckpt=null to start anew."
+    if not Path(path).is_file():
+        raise ValueError(f"train.ckpt must be a checkpoint of hope train; {str(path)!r} is no file. {mend}")
+    try:
+        keys = set(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise ValueError(
+            f"train.ckpt must be a checkpoint of hope train; {str(path)!r} cannot be read "
+            f"({type(error).__name__}). {mend}"
+        ) from None
+    if not {"state_dict", "optimizer_states", "loops"} <= keys:
+        raise ValueError(f"train.ckpt must be a checkpoint of hope train; {str(path)!r} is another file. {mend}")
+    return path
 
 
 class History(Callback):
@@ -125,8 +148,9 @@ def train(config: Mapping[str, Any], directory: str | os.PathLike, callbacks: li
     Returns: the run; ``test/accuracy`` is that of the best checkpoint by ``train.monitor``.
     """
     task, data = build(config)
-    _logger.info("Parameter groups:\n%s", describe(task))
     directory = Path(directory)
+    checkpoint = check_checkpoint(config["train"].get("ckpt"))
+    _logger.info("Results in %s\nParameter groups:\n%s", directory, describe(task))
     history = History()
     best = ModelCheckpoint(
         dirpath=directory / "checkpoints",
@@ -142,7 +166,7 @@ def train(config: Mapping[str, Any], directory: str | os.PathLike, callbacks: li
         callbacks=[best, history, *(_progress_bar(config["trainer"]) if callbacks is None else callbacks)],
         **config["trainer"],
     )
-    trainer.fit(task, datamodule=data, ckpt_path=config["train"].get("ckpt"))
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     metrics["train/steps_per_second"] = history.steps_per_second
     if config["train"].get("test"):
