@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def build(name, **options):
 def total(kernel, u, cuts, start, weight, detach=False):
     """Σ weight · y² over chunks between ``cuts``, y with the state carried from chunk to chunk, plus |last state|²."""
     loss, state = 0.0, start
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         part = u[..., first:last]
         loss = loss + (weight[..., first:last] * convolve(kernel, part, state).square()).sum()
         state = kernel.forward_state(part, state)
@@ -137,7 +138,7 @@ def test_switching_between_optimizer_steps(name, rng):
         return seen
 
     first, again = run(), run()
-    assert all((a - b).abs().max() > 1e-3 for a, b in zip(first, first[1:], strict=False))
+    assert all((a - b).abs().max() > 1e-3 for a, b in pairwise(first))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 

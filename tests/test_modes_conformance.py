@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ class Configuration:
         self.said = f"seed={self.seed} {self.name} L={self.length} B={self.batch} {options} cuts={self.cuts}"
 
     def chunks(self):
-        return list(zip(self.cuts, self.cuts[1:], strict=False))
+        return list(pairwise(self.cuts))
 
 
 def convolve(kernel, u, state=None):

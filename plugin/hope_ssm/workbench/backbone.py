@@ -137,7 +137,8 @@ class SequenceModel(nn.Module):
         if not isinstance(state, (list, tuple)) or len(state) != len(self.layers):
             got = len(state) if isinstance(state, (list, tuple)) else type(state).__name__
             raise ValueError(
-                f"the state must be a list of {len(self.layers)}, one a layer; got {got}. default_state(batch) makes one."
+                f"the state must be a list of {len(self.layers)}, one a layer; got {got}. "
+                "default_state(batch) makes one."
             )
         return list(state)
 

@@ -113,7 +113,9 @@ class FFTConvolution(nn.Module):
         if self.bidirectional:
             raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
         if rate != 1:
-            raise ValueError(f"the rate must be 1 with a state; got {rate}. Call without a state, or train at this rate.")
+            raise ValueError(
+                f"the rate must be 1 with a state; got {rate}. Call without a state, or train at this rate."
+            )
         if kernel_length < length:
             raise ValueError(
                 f"a chunk with a state must not be longer than l_max={self.l_max}, where the kernel is cut; "
@@ -130,7 +132,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for :meth:`step`, as in the host; our kernels need none and always read their parameters."""
+        """Prepare the kernel for :meth:`step`, as in the host; our kernels need none, they read their parameters."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)
