@@ -287,3 +287,14 @@ def test_bad_configurations(overrides, error, message, tmp_path):
 def test_unknown_option_of_the_state():
     with pytest.raises(TypeError, match=r"train\.state has no option 'n_contxt'; .* Did you mean 'n_context'"):
         streams({"n_contxt": 3})
+
+
+def test_two_ranks_have_chunks_of_different_sequences(hope, tmp_path):
+    """Lightning makes the chunk loader anew with its sampler: 629 of the 1258 digits a rank, 2 batches in 5 chunks."""
+    whole = [o for o in CHUNKS if not o.startswith("trainer.limit_train")]
+    done = hope(
+        "train", *whole, "trainer.devices=2", "trainer.strategy=ddp", "loader.batch_size=300", "train.test=false"
+    )
+    assert done.returncode == 0, done.stderr
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(checkpoint, weights_only=False)["global_step"] == 10
