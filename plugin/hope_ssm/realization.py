@@ -12,7 +12,6 @@ All four are power series in S (see ``toeplitz``). ‖A‖₂ = 1 for n ≥ 2 an
 from __future__ import annotations
 
 import torch
-from opt_einsum import contract
 from torch import Tensor
 
 from hope_ssm.backends import Evaluate
@@ -119,8 +118,14 @@ def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor, evalua
 def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One sample through the all-pass chain: x_0 = u;  y_k = a x_k + s_k;  s_k ← x_k - a y_k;  x_{k+1} = y_k.
 
-    Written with 1 + a = 2Δt / (1 + Δt) where Δt < 1 and with 1 - a = 2 / (1 + Δt) elsewhere, which does not drift
-    over millions of steps in float32.
+    With ε = 1 - |a|, that is 2Δt / (1 + Δt) where Δt < 1 and 2 / (1 + Δt) elsewhere, and t_k = σ_k y_k, where
+    σ_k = (-1)ᵏ for Δt < 1 and 1 elsewhere, the chain is a sum that leaks and a state that moves by O(ε):
+
+        t_k = (1 - ε) t_{k-1} + σ_k s_k,   t_{-1} = σ_{-1} u,     s_k ← -σ_{-1} (s_k - ε σ_k (t_{k-1} + t_k)),
+
+    so rounding does not accumulate over millions of steps in float32. The sum is taken in ⌈log₂(n + 1)⌉ doublings,
+    vectorized over batch, features and states: n log₂ n + 6n multiply-adds a feature instead of 4n, but no chain of n
+    dependent operations.
 
     Args:
         markov_parameters: h, (C, H, n).
@@ -130,14 +135,19 @@ def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, sta
 
     Returns: y (B, C, H) and the next state (B, H, n).
     """
-    small = sampling_period < 1
-    rate = torch.where(small, 2 * sampling_period, 2 * torch.ones_like(sampling_period)) / (1 + sampling_period)
-    sign = torch.where(small, 1.0, -1.0).to(rate.dtype)
-    x, outputs, states = inputs, [], []
-    for s in state.unbind(-1):
-        v = s + sign * rate * x
-        y = v - sign * x
-        states.append(sign * (v - rate * y))
-        outputs.append(y)
-        x = y
-    return contract("bhn,chn->bch", torch.stack(outputs, -1), markov_parameters), torch.stack(states, -1)
+    n = state.shape[-1]
+    dt = sampling_period.unsqueeze(-1)
+    alternating = dt < 1
+    leak = 2 * torch.where(alternating, dt, 1) / (1 + dt)
+    before = torch.where(alternating, -1, 1).to(dt.dtype)  # σ_{-1}
+    odd = torch.arange(n, device=dt.device) % 2
+    signs = torch.where(alternating, 1 - 2 * odd, 1).to(dt.dtype)  # σ_k, (H, n)
+
+    signed = signs * state
+    t = torch.cat([before * inputs.unsqueeze(-1), signed], dim=-1)
+    keep, reach = 1 - leak, 1
+    while reach <= n:
+        t = torch.cat([t[..., :reach], torch.addcmul(t[..., reach:], keep, t[..., :-reach])], dim=-1)
+        keep, reach = keep * keep, 2 * reach
+    following = -before * signs * (signed - leak * (t[..., :-1] + t[..., 1:]))
+    return torch.einsum("bhn,chn->bch", t[..., 1:], markov_parameters * signs), following

@@ -10,7 +10,7 @@ from hope_ssm.workbench.convolution import FFTConvolution
 from hope_ssm.workbench.layers import S4Block, TiedDropout
 
 LENGTH = 11
-KERNELS = ["hope", "s4d"]
+KERNELS = ["hope", "s4d", "s4"]
 
 
 def direct(layer: FFTConvolution, x: torch.Tensor) -> torch.Tensor:

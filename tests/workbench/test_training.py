@@ -15,7 +15,7 @@ from hope_ssm.workbench.training import build, describe, train
 from tiny import TINY
 
 QUIET = "+trainer.enable_progress_bar=false"
-EXPERIMENTS = [("hope/noisy-digits", "hope"), ("hope/noisy-digits", "s4d"), ("base", "hope"), ("base", "s4d")]
+EXPERIMENTS = [(e, k) for e in ("hope/noisy-digits", "base") for k in ("hope", "s4d", "s4")]
 
 
 def trained(tmp_path, *overrides):

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train one configuration, or a sweep with -m, in the workbench",
     "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
     "kernels": "print the registry of kernels",
+    "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
     "doctor": "print versions, the host found, backends and known traps",
 }
 

@@ -1,0 +1,124 @@
+"""``hope modes``: convolution, chunks and steps of every recurrent kernel side by side."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hope_ssm import registry
+from hope_ssm.checks import check_positive_integer
+
+HEADINGS = (
+    "kernel",
+    "state bytes",
+    "chunks, float64",
+    "steps, float64",
+    "chunks, float32",
+    "steps, float32",
+    "step µs",
+    "compiled µs",
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Print the largest difference from the convolution, relative to its maximum, and the time of a step."""
+    parser = argparse.ArgumentParser(
+        prog="hope modes",
+        description="For every recurrent kernel: the outputs of random chunks and of single steps against the "
+        "convolution (largest difference over the largest output, white noise), and the time of one step "
+        "(median ± half the range between the quartiles).",
+    )
+    parser.add_argument("--features", type=int, default=256, help="H (default: 256)")
+    parser.add_argument("--states", type=int, default=64, help="n, real states a feature (default: 64)")
+    parser.add_argument("--length", type=int, default=1000, help="samples compared (default: 1000)")
+    parser.add_argument("--repeats", type=int, default=200, help="steps timed (default: 200)")
+    parser.add_argument("--compile", action="store_true", help="also time the step under torch.compile")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    for name in ("features", "states", "length", "repeats"):
+        check_positive_integer(f"--{name}", getattr(options, name))
+
+    import torch
+
+    rows = [HEADINGS]
+    for entry in registry.kernels().values():
+        if not (entry := entry.described()).recurrent:
+            continue
+        torch.manual_seed(options.seed)
+        kernel = entry(d_model=options.features, d_state=options.states, verbose=False)
+        timed = [_microseconds(kernel, options.repeats, compiled) for compiled in (False, True)[: 1 + options.compile]]
+        state = kernel.default_state()
+        rows.append(
+            (
+                entry.name,
+                f"{state.numel() * state.element_size():,}",
+                *(f"{error:.0e}" for error in _errors(_small(entry, options, torch.float64), options.length)),
+                *(f"{error:.0e}" for error in _errors(_small(entry, options, torch.float32), options.length)),
+                *(timed if options.compile else [*timed, "–"]),
+            )
+        )
+    print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(HEADINGS))
+    print("\n".join("| " + " | ".join(row) + " |" for row in rows[1:]))
+    print(
+        f"\nH = {options.features}, n = {options.states}, batch 1, L = {options.length} (differences: H = 8), "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads."
+    )
+    return 0
+
+
+def _small(entry: registry.Entry, options: argparse.Namespace, dtype: Any) -> Any:
+    import torch
+
+    torch.manual_seed(options.seed)
+    return entry(d_model=8, d_state=options.states, verbose=False).to(dtype)
+
+
+def _errors(kernel: Any, length: int) -> tuple[float, float]:
+    """Largest difference from the convolution, over its maximum: of chunks of random lengths, and of steps."""
+    import torch
+
+    parameter = next(kernel.parameters())
+    with torch.no_grad():
+        u = torch.randn(1, kernel.d_model, length, dtype=parameter.dtype)
+        whole = _convolve(kernel, u)
+        state = stepped = kernel.default_state(1)
+        chunks, steps, start = [], [], 0
+        while start < length:
+            chunk = u[..., start : start + int(torch.randint(1, 1 + max(1, length // 4), ()))]
+            start += chunk.shape[-1]
+            chunks.append(_convolve(kernel, chunk) + kernel(L=chunk.shape[-1], state=state)[1][:, 0])
+            state = kernel.forward_state(chunk, state)
+        for t in range(length):
+            y, stepped = kernel.step(u[..., t], stepped)
+            steps.append(y[:, 0])
+        scale = whole.abs().max()
+        return float((torch.cat(chunks, -1) - whole).abs().max() / scale), float(
+            (torch.stack(steps, -1) - whole).abs().max() / scale
+        )
+
+
+def _convolve(kernel: Any, u: Any) -> Any:
+    import torch
+
+    n = 2 * u.shape[-1]
+    k = kernel(L=u.shape[-1])[0][0]
+    return torch.fft.irfft(torch.fft.rfft(u, n=n) * torch.fft.rfft(k, n=n), n=n)[..., : u.shape[-1]]
+
+
+def _microseconds(kernel: Any, repeats: int, compiled: bool) -> str:
+    """Time of one step of batch 1, median ± half the range between the quartiles."""
+    import torch
+
+    step: Callable = torch.compile(kernel.step) if compiled else kernel.step
+    state, u = kernel.default_state(1), torch.randn(1, kernel.d_model)
+    times = []
+    with torch.no_grad():
+        for _ in range(repeats + 10):
+            start = time.perf_counter()
+            _, state = step(u, state)
+            times.append(1e6 * (time.perf_counter() - start))
+    lower, median, upper = statistics.quantiles(times[10:], n=4)
+    return f"{median:.0f} ± {(upper - lower) / 2:.0f}"

@@ -1,0 +1,212 @@
+"""S4: a diagonal plus low-rank state space, with the Cauchy kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from opt_einsum import contract
+from torch import Tensor
+
+from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+
+
+def legs(n: int, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HiPPO-LegS as Λ - P P*, with input B, in the eigenbasis of its normal part; the modes with Im Λ > 0.
+
+    A_ij = -√(2i+1)√(2j+1) below the diagonal, -(i+1) on it; B_i = √(2i+1); A + p pᵀ with p_i = √(i+½) is normal.
+
+    Args: n even; rank ≥ 1, columns of P beyond the first are small random numbers.
+    Returns: Λ (n/2,), P (rank, n/2), B (n/2,), complex.
+    """
+    root = np.sqrt(2 * np.arange(n) + 1)
+    product = root[:, None] * root[None, :] / 2
+    skew = np.triu(product, 1) - np.tril(product, -1)
+    frequency, vectors = scipy.linalg.eigh(-1j * skew)
+    modes = vectors[:, n // 2 :].conj().T
+    P = np.zeros((rank, n // 2), dtype=complex)
+    P[0] = modes @ (root / math.sqrt(2))
+    P[1:] = 1e-2 * torch.randn(rank - 1, n // 2, dtype=torch.complex128).numpy()
+    return -0.5 + 1j * frequency[n // 2 :], P, modes @ root
+
+
+INITS = {"legs": legs}
+
+
+def _with_conjugates(x: Tensor) -> Tensor:
+    """All n modes from those with positive imaginary part, along the last axis."""
+    return torch.cat([x, x.conj()], dim=-1)
+
+
+class S4Kernel(SequenceKernel):
+    """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
+
+    The generating function  Σ_{t<L} k_t zᵗ = C (1 - Ā^L) (1 - zĀ)⁻¹ B̄ is taken at the L roots of unity, where the
+    inverse is a sum of Cauchy terms and, for the low rank, Woodbury's identity; so L samples are exact.
+    Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
+    A (Λ and P), B (a bare number rules these) and C.
+
+    Args:
+        d_model: H features.
+        d_state: n, even: n/2 modes and their conjugates.
+        init: ``"legs"``.
+        rank: columns of P.
+        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: Gu, Goel, Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022
+    (arXiv 2111.00396); A = Λ - P P* from Goel, Gu, Donahue, Ré, ICML 2022 (arXiv 2202.09729).
+    """
+
+    name = "s4"
+    rulings = {  # noqa: RUF012
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+        "A_real": Ruling(("A",)),
+        "A_imag": Ruling(("A",)),
+        "P": Ruling(("A",)),
+        "B": Ruling(("B",)),
+        "C": Ruling(("C",), bare="never"),
+    }
+    idle_options = S4_OPTIONS - {"rank"}
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init: str | None = "legs",
+        rank: int = 1,
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        n = check_positive_integer("d_state", d_state)
+        if n % 2:
+            raise ValueError(f"d_state of s4 must be even, for its modes come in conjugate pairs; got {n}.")
+        self.n, self.rank = n, check_positive_integer("rank", rank)
+        make = INITS[check_choice("init", "legs" if init is None else init, INITS)]
+        poles, P, B = (torch.as_tensor(part) for part in make(n, self.rank))
+
+        C = torch.randn(self.channels, d_model, n // 2, 2) / math.sqrt(2)
+        if deterministic:
+            C = torch.zeros_like(C)
+            C[..., 0] = 1.0  # every mode, so that every pole has a gradient
+        self.register_sampling_period("raw_sampling_period", d_model)
+        self.register("A_real", torch.log(-poles.real).repeat(self.n_ssm, 1))
+        self.register("A_imag", poles.imag.repeat(self.n_ssm, 1))
+        self.register("P", torch.view_as_real(P).unsqueeze(1).repeat(1, self.n_ssm, 1, 1))
+        self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
+        self.register("C", C)
+
+    @property
+    def sampling_period(self) -> Tensor:
+        """Δt of every feature, (H,)."""
+        return self.transformed(self.raw_sampling_period)
+
+    def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(Λ (H, n), P (H, n, rank), B (H, n), C (C, H, n)), all modes, complex."""
+        poles = self.per_feature(torch.complex(-torch.exp(self.A_real), self.A_imag))
+        P, B, C = (torch.view_as_complex(part.contiguous()) for part in (self.P, self.B, self.C))
+        P = torch.stack([self.per_feature(column) for column in P], dim=-2)
+        return (
+            _with_conjugates(poles),
+            _with_conjugates(P).transpose(-1, -2),
+            _with_conjugates(self.per_feature(B)),
+            _with_conjugates(C),
+        )
+
+    def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """(Ā (H, n, n), B̄ (H, n), C (C, H, n)) at a relative sampling rate, dense, complex."""
+        poles, P, B, C = self.continuous()
+        dt = (self.sampling_period * self.check_rate(rate))[:, None, None]
+        half = dt / 2 * (torch.diag_embed(poles) - P @ P.mH)
+        identity = torch.eye(self.n, dtype=half.dtype, device=half.device)
+        solved = torch.linalg.solve(identity - half, torch.cat([identity + half, dt * B.unsqueeze(-1)], dim=-1))
+        return solved[..., :-1], solved[..., -1], C
+
+    def forward(
+        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """k_t for t < L, and C Ā^{t+1} s_0 if there is a state s_0 (the host's convention: update, then output).
+
+        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
+        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        """
+        length = self.kernel_length(L)
+        A, _, C = self.discretized(rate)
+        ending = C - contract("chm,hmn->chn", C, torch.linalg.matrix_power(A, length))
+        _, _, B, _ = self.continuous()
+        dt = self.sampling_period * rate
+        kernel = self._sample(ending, (dt.unsqueeze(-1) * B).unsqueeze(0), dt, length)
+        if state is None:
+            return kernel[:, 0], None
+        state = contract("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
+        poles, P, _, _ = self.continuous()
+        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - contract("hnr,hmr,bhm->bhn", P, P.conj(), state))
+        return kernel[:, 0], self._sample(ending, implicit, dt, length).transpose(0, 1)
+
+    def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int) -> Tensor:
+        """Re iFFT of l (1 - zĀ)⁻¹ (1 - ΔtA/2)⁻¹ r = l ((1 - z) - Δt/2 (1 + z) A)⁻¹ r at z = e^{-2πij/L}.
+
+        Args: left (C, H, n); right (B, H, n); dt (H,).  Returns: (C, B, H, L) real.
+        """
+        poles, P, _, _ = self.continuous()
+        angle = torch.arange(length // 2 + 1, device=dt.device, dtype=dt.dtype) * (2 * math.pi / length)
+        z = torch.polar(torch.ones_like(angle), -angle)
+        gain = dt.unsqueeze(-1) / 2 * (1 + z)  # (H, F)
+        inverse = 1 / ((1 - z) - gain.unsqueeze(1) * poles.unsqueeze(-1))  # (H, n, F)
+        direct = contract("chn,bhn,hnf->cbhf", left, right, inverse)
+        to_rank = contract("chn,hnr,hnf->chrf", left, P, inverse)
+        from_rank = contract("hnr,bhn,hnf->bhrf", P.conj(), right, inverse)
+        core = contract("hnr,hns,hnf->hfrs", P.conj(), P, inverse)
+        identity = torch.eye(self.rank, dtype=core.dtype, device=core.device)
+        core = torch.linalg.inv(identity + gain[..., None, None] * core)
+        correction = contract("hf,chrf,hfrs,bhsf->cbhf", gain, to_rank, core, from_rank)
+        return torch.fft.irfft(direct - correction, n=length)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """s ← Ā s + B̄ u,  y = C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
+        A, B, C = self.discretized()
+        state = _with_conjugates(self.check_inputs(u, state, "B, H"))
+        state = contract("hmn,bhn->bhm", A, state) + B * u.unsqueeze(-1)
+        return contract("chn,bhn->bch", C, state).real, state[..., : self.n // 2]
+
+    def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
+        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
+        state = _with_conjugates(self.check_inputs(u, state, "B, H, L"))
+        A, B, _ = self.discretized()
+        length = u.shape[-1]
+        driven = contract("hn,bhl->bhnl", B, u.to(B.dtype))
+        power = A
+        driven = torch.nn.functional.pad(driven, ((1 << (length - 1).bit_length()) - length, 0))
+        while driven.shape[-1] > 1:
+            driven = contract("hmn,bhnl->bhml", power, driven[..., ::2]) + driven[..., 1::2]
+            power = power @ power
+        free = contract("hmn,bhn->bhm", torch.linalg.matrix_power(A, length), state)
+        return (free + driven[..., 0])[..., : self.n // 2]
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state (*batch_shape, H, n/2), complex, on the parameters' device."""
+        return torch.view_as_complex(self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, 2))
+
+    def extra_repr(self) -> str:
+        """Return the sizes and choices, for print(model)."""
+        return (
+            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, rank={self.rank}"
+        )
