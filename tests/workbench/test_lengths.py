@@ -12,7 +12,7 @@ from hope_ssm.workbench.backbone import BatchNorm, SequenceModel
 from hope_ssm.workbench.coders import LinearEncoder, SequenceDecoder
 from hope_ssm.workbench.convolution import FFTConvolution
 
-KERNELS = ["hope", "s4d"]
+KERNELS = ["hope", "s4d", "s4"]
 LENGTHS = torch.tensor([7, 1, 11, 7, 4])
 PADDED = 11
 

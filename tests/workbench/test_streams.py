@@ -15,7 +15,7 @@ from hope_ssm.workbench.streaming import ChunkLoader, Stream, detached, streams
 from hope_ssm.workbench.training import build, train
 from tiny import TINY
 
-KERNELS = ["hope", "s4d"]
+KERNELS = ["hope", "s4d", "s4"]
 QUIET = "+trainer.enable_progress_bar=false"
 CHUNKS = ["experiment=hope/noisy-digits-chunks", *[o for o in TINY if o.startswith(("model.", "trainer", "+trainer"))]]
 CHUNKS += ["dataset.l_noise=36", "loader.chunk_len=20", "trainer.limit_train_batches=10"]  # 64 + 36 = 5 · 20

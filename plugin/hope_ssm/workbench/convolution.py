@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from opt_einsum import contract
 from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_lengths, check_positive_integer, check_positive_number
+from hope_ssm.transfer import working_dtype
 
 REVERSE_LAGS = (-1, 0)
 
@@ -69,7 +69,9 @@ class FFTConvolution(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, C·H), and a state to the state after these L steps.
+        """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
+
+        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
 
         Args:
             x: inputs, (B, L, H).
@@ -85,7 +87,7 @@ class FFTConvolution(nn.Module):
                 f"the layer's input must have shape (batch, length, {self.d_model}); got {tuple(x.shape)}."
             )
         length, rate = x.shape[1], check_positive_number("rate", rate)
-        u = without_padding(x, lengths).transpose(1, 2)
+        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
         kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
@@ -96,10 +98,10 @@ class FFTConvolution(nn.Module):
             k = self._two_sided(*k.tensor_split(2), n)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + contract("bhl,ch->bchl", u, self.D)
+        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
         if state is not None:
             y, state = y + response, after
-        return y.flatten(1, 2).transpose(1, 2), state
+        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
 
     def _two_sided(self, forward: Tensor, reverse: Tensor, n: int) -> Tensor:
         """(C, H, K) twice to (C, H, n): lags 0 … K-1, a gap, and the negative ones, the last at n-1."""
@@ -142,7 +144,7 @@ class FFTConvolution(nn.Module):
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         y, state = self.kernel.step(x, state)
-        return (y + x.unsqueeze(1) * self.D).flatten(1), state
+        return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the kernel's zero state."""
