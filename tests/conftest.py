@@ -22,6 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where the real host is absent")
+    parser.addoption("--every-seed", action="store_true", help="random configurations: hundreds, with whole step loops")
     parser.addoption("--error-for-skips", action="store_true", help="fail, not skip, whatever the reason")
 
 

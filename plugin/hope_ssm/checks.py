@@ -100,6 +100,21 @@ def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
     return dt
 
 
+def check_lengths(lengths: Any, batch: int, longest: int) -> Tensor:
+    """Return the lengths of the sequences of a padded batch (B, L, …): whole numbers (B,), from 1 to L; else raise."""
+    wanted = f"lengths must be a tensor of {batch} whole numbers, one a sequence, from 1 to {longest}"
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"{wanted}; got {type(lengths).__name__}.")
+    if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"{wanted}; got {lengths.dtype}. Convert with .long().")
+    if lengths.shape != (batch,):
+        raise ValueError(f"{wanted}; got shape {tuple(lengths.shape)}.")
+    outside = lengths[(lengths < 1) | (lengths > longest)]
+    if outside.numel():
+        raise ValueError(f"{wanted}; got {outside[0].item()}.")
+    return lengths
+
+
 def check_broadcast(first: tuple[str, torch.Size], second: tuple[str, torch.Size]) -> torch.Size:
     """Return the common batch shape of two named shapes; raise ``ValueError`` if they do not broadcast."""
     try:

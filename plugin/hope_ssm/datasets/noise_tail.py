@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hope_ssm.checks import check_positive_integer
+from hope_ssm.checks import check_lengths, check_positive_integer
 
 
 class NoiseTail(Dataset):
@@ -55,11 +55,18 @@ class TailPool(nn.Module):
         self.l_tail = check_positive_integer("l_tail", l_tail)
         self.output_transform = nn.Identity() if d_output is None else nn.Linear(d_model, d_output)
 
-    def forward(self, x: Tensor, state: Any = None, **context: Any) -> Tensor:
-        """Map (B, L, d_model) to (B, d_output); ``state`` and ``context`` are the host's and not used."""
-        if x.shape[-2] < self.l_tail:
-            raise ValueError(f"the sequence must have at least l_tail={self.l_tail} steps; got {x.shape[-2]}.")
-        return self.output_transform(x[..., -self.l_tail :, :].mean(-2))
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None, **context: Any) -> Tensor:
+        """Map (B, L, d_model) to (B, d_output), with ``lengths`` (B,) the tails before the padding.
+
+        ``state`` and ``context`` are the host's and not used.
+        """
+        shortest = x.shape[-2] if lengths is None else int(check_lengths(lengths, *x.shape[:2]).min())
+        if shortest < self.l_tail:
+            raise ValueError(f"the sequence must have at least l_tail={self.l_tail} steps; got {shortest}.")
+        if lengths is None:
+            return self.output_transform(x[..., -self.l_tail :, :].mean(-2))
+        steps = lengths.to(x.device).long().unsqueeze(-1) - torch.arange(self.l_tail, 0, -1, device=x.device)
+        return self.output_transform(x.take_along_dim(steps.unsqueeze(-1), 1).mean(1))
 
     def step(self, x: Tensor, state: Any = None) -> Tensor:
         """Read out one step (B, d_model)."""

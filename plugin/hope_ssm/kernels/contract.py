@@ -239,6 +239,8 @@ class SequenceKernel(nn.Module):
             raise TypeError(f"{wanted}; got {got}. default_state(batch) makes one.")
         if state.shape[1:] != like.shape[1:]:
             raise ValueError(f"{wanted}; got shape {tuple(state.shape)}. default_state(batch) makes one.")
+        if state.dtype != like.dtype:
+            raise TypeError(f"the state must be {like.dtype}, as default_state(batch) makes it; got {state.dtype}.")
         return state
 
     def check_inputs(self, u: Tensor, state: Any, axes: str) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer
+from hope_ssm.workbench.convolution import valid_steps, without_padding
 from hope_ssm.workbench.layers import S4Block, make_dropout
 from hope_ssm.workbench.options import instantiate
 
@@ -17,10 +19,12 @@ LAYERS = {"s4": S4Block}
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalization of (B, L, H) over B and L, or of one step (B, H)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize each feature."""
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Normalize each feature; where steps are not ``valid`` (B, L), they count for nothing and become 0."""
         if x.ndim == 2:
             return super().forward(x)
+        if valid is not None:
+            return torch.zeros_like(x).masked_scatter(valid.unsqueeze(-1), super().forward(x[valid]))
         return super().forward(x.flatten(0, 1)).view_as(x)
 
 
@@ -30,6 +34,13 @@ NORMS = {"layer": nn.LayerNorm, "batch": BatchNorm}
 def make_norm(name: str | None, d_model: int) -> nn.Module:
     """Return the norm called ``name``; None is the identity."""
     return nn.Identity() if name is None else NORMS[check_choice("norm", name, NORMS)](d_model)
+
+
+def normalize(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Apply a norm to (B, L, H) or (B, H) so that padding does not enter its statistics."""
+    if lengths is not None and isinstance(norm, BatchNorm):
+        return norm(x, valid_steps(x, lengths))
+    return norm(x)
 
 
 class ResidualBlock(nn.Module):
@@ -42,18 +53,20 @@ class ResidualBlock(nn.Module):
         self.prenorm = check_flag("prenorm", prenorm)
         self.drop = drop
 
-    def _apply_layer(self, x: Tensor, call: Any, state: Any, **options: Any) -> tuple[Tensor, Any]:
-        y, state = call(self.norm(x) if self.prenorm else x, state, **options)
-        y = x + self.drop(y)
-        return (y if self.prenorm else self.norm(y)), state
-
-    def forward(self, x: Tensor, state: Any = None, rate: float = 1.0) -> tuple[Tensor, Any]:
+    def forward(
+        self, x: Tensor, state: Any = None, rate: float = 1.0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         """Map (B, L, H) to (B, L, H), and a state to the next."""
-        return self._apply_layer(x, self.layer, state, rate=rate)
+        y = normalize(self.norm, x, lengths) if self.prenorm else x
+        y, state = self.layer(y, state, rate=rate, lengths=lengths)
+        y = x + self.drop(y)
+        return (y if self.prenorm else normalize(self.norm, y, lengths)), state
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Map one step (B, H) to (B, H)."""
-        return self._apply_layer(x, self.layer.step, state)
+        y, state = self.layer.step(self.norm(x) if self.prenorm else x, state)
+        y = x + self.drop(y)
+        return (y if self.prenorm else self.norm(y)), state
 
 
 class SequenceModel(nn.Module):
@@ -97,18 +110,47 @@ class SequenceModel(nn.Module):
         )
         self.norm = make_norm(norm if prenorm else None, d_model)
 
-    def forward(self, x: Tensor, state: list[Any] | None = None, rate: float = 1.0) -> tuple[Tensor, list[Any]]:
-        """Map (B, L, H) to (B, L, H); ``state`` is a list with one state a layer, and the next one is returned."""
+    def forward(
+        self, x: Tensor, state: list[Any] | None = None, rate: float = 1.0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[Any]]:
+        """Map (B, L, H) to (B, L, H), and the states to the next ones.
+
+        Args:
+            x: inputs, (B, L, H).
+            state: one state a layer, or None.
+            rate: relative sampling rate.
+            lengths: (B,) whole numbers if the sequences end before L. What follows does not change the outputs
+                before it, the states or the statistics of norms; the output there is 0.
+
+        Returns: (B, L, H), and one state a layer (None without ``state``).
+        """
         states = []
-        for block, before in zip(self.layers, state or [None] * len(self.layers), strict=True):
-            x, after = block(x, before, rate=rate)
+        x = without_padding(x, lengths)
+        for block, before in zip(self.layers, self._per_layer(state), strict=True):
+            x, after = block(x, before, rate=rate, lengths=lengths)
             states.append(after)
-        return self.norm(x), states
+        return without_padding(normalize(self.norm, x, lengths), lengths), states
+
+    def _per_layer(self, state: Any) -> list[Any]:
+        if state is None:
+            return [None] * len(self.layers)
+        if not isinstance(state, (list, tuple)) or len(state) != len(self.layers):
+            got = len(state) if isinstance(state, (list, tuple)) else type(state).__name__
+            raise ValueError(
+                f"the state must be a list of {len(self.layers)}, one a layer; got {got}. "
+                "default_state(batch) makes one."
+            )
+        return list(state)
+
+    def setup_step(self, **options: Any) -> None:
+        """Prepare all layers for :meth:`step`, as in the host; no need to, and safe at any time."""
+        for block in self.layers:
+            block.layer.setup_step(**options)
 
     def step(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
-        """Map one step (B, H) to (B, H)."""
+        """Map one step (B, H) to (B, H), and the states to the next ones."""
         states = []
-        for block, before in zip(self.layers, state, strict=True):
+        for block, before in zip(self.layers, self._per_layer(state), strict=True):
             x, after = block.step(x, before)
             states.append(after)
         return self.norm(x), states

@@ -5,23 +5,37 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from opt_einsum import contract
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_positive_integer
+from hope_ssm.checks import check_choice, check_lengths, check_positive_integer, check_positive_number
+from hope_ssm.transfer import working_dtype
+
+REVERSE_LAGS = (-1, 0)
+
+
+def valid_steps(x: Tensor, lengths: Tensor) -> Tensor:
+    """Whether a step is the sequence's own and not padding.  Args: x (B, L, …); lengths (B,).  Returns: (B, L) bool."""
+    lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
+    return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
+
+
+def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, L, H) with zeros from the lengths (B,) on, whatever stood there; x itself without lengths."""
+    return x if lengths is None else x.masked_fill(~valid_steps(x, lengths).unsqueeze(-1), 0)
 
 
 class FFTConvolution(nn.Module):
     """y_t = Σ_{s ≤ t} k_{t-s} x_s + D x_t, per feature and channel, by FFT without wrap-around.
 
-    A bidirectional layer adds Σ_{s > t} k'_{s-t-1} x_s with a second kernel, which starts at lag -1.
+    A bidirectional layer adds Σ_{s ≥ t-r} k'_{s-t+r} x_s with a second kernel and r = ``reverse_lag``: the host's -1
+    (the second kernel starts at the next step), or 0 (both kernels see the present step).
 
     Args:
         d_model: H.
         kernel: name in the kernel registry.
         channels: C kernels a feature; the output has C·H features.
-        bidirectional: see above.
+        bidirectional, reverse_lag: see above.
         l_max: cut the kernel at this length; None: as long as the input.
         kernel_options: for the kernel's constructor.
     """
@@ -33,6 +47,7 @@ class FFTConvolution(nn.Module):
         *,
         channels: int = 1,
         bidirectional: bool = False,
+        reverse_lag: int = -1,
         l_max: int | None = None,
         **kernel_options: Any,
     ) -> None:
@@ -40,6 +55,7 @@ class FFTConvolution(nn.Module):
         self.d_model = check_positive_integer("d_model", d_model)
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = bidirectional
+        self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         kernel_channels = channels * (2 if bidirectional else 1)
@@ -50,37 +66,85 @@ class FFTConvolution(nn.Module):
         """Features of the output, C·H."""
         return self.channels * self.d_model
 
-    def forward(self, x: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, C·H), and a state to the state after these L steps."""
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
+
+        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
+
+        Args:
+            x: inputs, (B, L, H).
+            state: of the kernel, for a batch of B; gradients flow through it.
+            rate: relative sampling rate, 1 with a state.
+            lengths: (B,) whole numbers, if the sequences end before L: what follows is not seen, and the state is
+                the one after the last step of each.
+
+        Returns: (B, L, C·H), and the next state or None.
+        """
         if x.ndim != 3 or x.shape[-1] != self.d_model or x.shape[1] < 1:
             raise ValueError(
                 f"the layer's input must have shape (batch, length, {self.d_model}); got {tuple(x.shape)}."
             )
-        if state is not None and self.bidirectional:
-            raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
-        u = x.transpose(1, 2)
-        length = u.shape[-1]
-        kernel_length = length if self.l_max is None else min(length, round(self.l_max / rate))
+        length, rate = x.shape[1], check_positive_number("rate", rate)
+        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
+        kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
+        if state is not None:
+            self._check_recurrent(kernel_length, length, rate)
+            after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
         n = length + kernel_length
         if self.bidirectional:
-            forward, reverse = k.tensor_split(2)
-            gap = forward.new_zeros(*forward.shape[:-1], n - 2 * kernel_length)
-            k = torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
+            k = self._two_sided(*k.tensor_split(2), n)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + contract("bhl,ch->bchl", u, self.D)
+        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
         if state is not None:
-            y = y + response
-            state = self.kernel.forward_state(u, state)
-        return y.flatten(1, 2).transpose(1, 2), state
+            y, state = y + response, after
+        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
+
+    def _two_sided(self, forward: Tensor, reverse: Tensor, n: int) -> Tensor:
+        """(C, H, K) twice to (C, H, n): lags 0 … K-1, a gap, and the negative ones, the last at n-1."""
+        if self.reverse_lag == 0:
+            present, reverse = reverse.split([1, reverse.shape[-1] - 1], dim=-1)
+            forward = torch.cat([forward[..., :1] + present, forward[..., 1:]], dim=-1)
+        gap = forward.new_zeros(*forward.shape[:-1], n - forward.shape[-1] - reverse.shape[-1])
+        return torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
+
+    def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
+        if rate != 1:
+            raise ValueError(
+                f"the rate must be 1 with a state; got {rate}. Call without a state, or train at this rate."
+            )
+        if kernel_length < length:
+            raise ValueError(
+                f"a chunk with a state must not be longer than l_max={self.l_max}, where the kernel is cut; "
+                f"got {length} steps. Use l_max=null or shorter chunks."
+            )
+
+    def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+        """The state after the last step of each sequence.  Args: u (B, H, L).  Returns: (B, …)."""
+        after = self.kernel.forward_state(u, state)
+        for length in [] if lengths is None else lengths.unique().tolist():
+            if length < u.shape[-1]:
+                rows = (lengths == length).nonzero().squeeze(-1).to(u.device)
+                after = after.index_copy(0, rows, self.kernel.forward_state(u[rows, :, :length], state[rows]))
+        return after
+
+    def setup_step(self, **options: Any) -> None:
+        """Prepare the kernel for :meth:`step`, as in the host; our kernels need none, they read their parameters."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        self.kernel._setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         y, state = self.kernel.step(x, state)
-        return (y + x.unsqueeze(1) * self.D).flatten(1), state
+        return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the kernel's zero state."""

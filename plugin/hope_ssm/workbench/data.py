@@ -14,6 +14,7 @@ from hope_ssm.checks import nearest
 from hope_ssm.datasets.digits import N_CLASSES, digits
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.workbench.options import instantiate
+from hope_ssm.workbench.streaming import ChunkLoader
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
 DATASETS = {"noisy-digits": noisy_digits}
 HOST_ONLY = ("noisy-cifar",)
 LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
+LOADER_OPTIONS += ("chunk_len",)
 
 
 class DataModule(pl.LightningDataModule):
@@ -49,7 +51,8 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         dataset: configuration with ``_name_``; keys with leading underscores are the host's and not passed on.
-        loader: options of ``torch.utils.data.DataLoader``; ``drop_last`` holds for training only.
+        loader: options of ``torch.utils.data.DataLoader``; ``drop_last`` holds for training only. ``chunk_len`` cuts
+            sequences into chunks, see ``streaming``.
     """
 
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any]) -> None:
@@ -69,7 +72,11 @@ class DataModule(pl.LightningDataModule):
         self.loader["pin_memory"] = bool(self.loader.get("pin_memory")) and torch.cuda.is_available()
 
     def _loader(self, dataset: Dataset, **changed: Any) -> DataLoader:
-        return DataLoader(dataset, **{**self.loader, **changed})
+        options = {**self.loader, **changed}
+        if options.get("chunk_len") is not None:
+            return ChunkLoader(dataset, **options)
+        options.pop("chunk_len", None)
+        return DataLoader(dataset, **options)
 
     def train_dataloader(self) -> DataLoader:
         """Return the shuffled training loader."""

@@ -81,10 +81,16 @@ class S4Block(nn.Module):
         else:
             self.output_linear = nn.Sequential(nn.Linear(self.layer.d_output, d_model), make_activation(final_act))
 
-    def forward(self, x: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next."""
-        y, state = self.layer(x, state=state, rate=rate)
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in :class:`FFTConvolution`."""
+        y, state = self.layer(x, state=state, rate=rate, lengths=lengths)
         return self.output_linear(self.drop(self.activation(y))), state
+
+    def setup_step(self, **options: Any) -> None:
+        """Prepare the kernel for :meth:`step`; see :class:`FFTConvolution`."""
+        self.layer.setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H)."""

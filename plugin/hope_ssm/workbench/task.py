@@ -14,6 +14,7 @@ from hope_ssm.workbench.backbone import MODELS
 from hope_ssm.workbench.coders import DECODERS, ENCODERS
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
+from hope_ssm.workbench.streaming import streams
 
 LOSSES = {"cross_entropy": nn.functional.cross_entropy}
 METRICS = {"accuracy": lambda prediction, target: (prediction.argmax(-1) == target).float().mean()}
@@ -44,23 +45,42 @@ class SequenceTask(pl.LightningModule):
         d_model = self.model.d_model
         self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_input=d_input, d_model=d_model)
         self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, d_output=d_output)
+        self.streams = streams(config["train"].get("state"))
 
-    def forward(self, x: Tensor, rate: float = 1.0) -> Tensor:
-        """Map a batch (B, L, d_input) to predictions."""
-        return self.decoder(self.model(self.encoder(x), rate=rate)[0])
+    def forward(self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None) -> Tensor:
+        """Map a batch (B, L, d_input), padded where ``lengths`` (B,) are given, to predictions."""
+        return self._predict(x, None, rate, lengths)[0]
 
-    def _shared_step(self, batch: tuple[Tensor, Tensor], prefix: str) -> Tensor:
-        x, target = batch
-        prediction = self(x)
+    def _predict(self, x: Tensor, state: Any, rate: float, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        padded = {} if lengths is None else {"lengths": lengths}
+        y, state = self.model(self.encoder(x, **padded), state, rate=rate, **padded)
+        return self.decoder(y, **padded), state
+
+    def default_state(self, *batch_shape: int) -> list[Any]:
+        """Return the backbone's zero state."""
+        return self.model.default_state(*batch_shape)
+
+    def advance(self, x: Tensor, state: list[Any]) -> list[Any]:
+        """Return the state after inputs (B, L, d_input)."""
+        return self.model(self.encoder(x), state)[1]
+
+    def _shared_step(self, batch: tuple, prefix: str, index: int) -> Tensor:
+        """Loss of a batch (x, target) or (x, target, {"lengths": (B,), "reset": whether a sequence begins})."""
+        x, target, *more = batch
+        context = more[0] if more else {}
+        stream = self.streams[prefix]
+        state = stream.before(self, x, index, context.get("reset"))
+        prediction, state = self._predict(x, state, 1.0, context.get("lengths"))
+        stream.after(state)
         loss = self.loss(prediction, target)
         values = {f"{prefix}/loss": loss}
         values |= {f"{prefix}/{name}": metric(prediction, target) for name, metric in self.metrics.items()}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x), sync_dist=True)
         return loss
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, batch: tuple, index: int) -> Tensor:
         """Return the loss of a batch; stop the run if it is not finite."""
-        loss = self._shared_step(batch, "train")
+        loss = self._shared_step(batch, "train", index)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss must stay finite; it is {loss.item()} in epoch {self.current_epoch}, step "
@@ -69,13 +89,25 @@ class SequenceTask(pl.LightningModule):
             )
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, batch: tuple, index: int) -> None:
         """Log loss and metrics."""
-        self._shared_step(batch, "val")
+        self._shared_step(batch, "val", index)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+    def test_step(self, batch: tuple, index: int) -> None:
         """Log loss and metrics."""
-        self._shared_step(batch, "test")
+        self._shared_step(batch, "test", index)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the training state."""
+        self.streams["train"].restart()
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the validation state; that of training, which may go on after it, stays."""
+        self.streams["val"].restart()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the test state."""
+        self.streams["test"].restart()
 
     def configure_optimizers(self) -> dict:
         """Return optimizer and scheduler."""
