@@ -12,7 +12,6 @@ All four are power series in S (see ``toeplitz``). ‖A‖₂ = 1 for n ≥ 2 an
 from __future__ import annotations
 
 import torch
-from opt_einsum import contract
 from torch import Tensor
 
 from hope_ssm.backends import Evaluate
@@ -140,4 +139,4 @@ def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, sta
         states.append(sign * (v - rate * y))
         outputs.append(y)
         x = y
-    return contract("bhn,chn->bch", torch.stack(outputs, -1), markov_parameters), torch.stack(states, -1)
+    return torch.einsum("bhn,chn->bch", torch.stack(outputs, -1), markov_parameters), torch.stack(states, -1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hope_ssm.backends import full_precision
 from hope_ssm.frequency import allpass_nodes, warp_slope
 
 
@@ -81,7 +82,8 @@ def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
     block = powers.shape[-2]
     count = -(-c.shape[-1] // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
-    sums = c.reshape(*c.shape[:-2], -1, block) @ powers
+    with full_precision(c.device):
+        sums = c.reshape(*c.shape[:-2], -1, block) @ powers
     sums = torch.view_as_complex(sums.reshape(*sums.shape[:-2], c.shape[-2], count, -1, 2))
     value = sums[..., -1, :]
     for j in range(count - 2, -1, -1):
@@ -96,5 +98,6 @@ def _moments(gradient: Tensor, powers: Tensor, stride: Tensor, n: int) -> Tensor
     for _ in range(-(-n // block) - 1):
         blocks.append(blocks[-1] * stride.conj())
     stacked = torch.view_as_real(torch.stack(blocks, dim=-2)).flatten(-2)  # (*S, R, n/b, 2F)
-    moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
+    with full_precision(powers.device):
+        moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
     return moments.reshape(*gradient.shape[:-1], -1)[..., :n]

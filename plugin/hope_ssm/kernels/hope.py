@@ -143,18 +143,22 @@ class HopeKernel(SequenceKernel):
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
+        state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
-        return realization.step(h, dt, u, self.check_inputs(u, state, "B, H"))
+        with backends.full_precision(u.device):
+            y, following = realization.step(h, dt, u.to(h.dtype), state.to(h.dtype))
+        return y.to(u.dtype), following.to(state.dtype)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
-        _, dt = self._system(1.0)
         state = self.check_inputs(u, state, "B, H, L")
+        _, dt = self._system(1.0)
         return realization.forward_state(dt, u, state, backends.get(self.backend, u.device))
 
     def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n), real, on the parameters' device and in their dtype."""
-        return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n)
+        """Return the zero state (*batch_shape, H, n), real, on the parameters' device, in their dtype, float32 at least."""
+        dtype = working_dtype(self.markov_parameters)
+        return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n, dtype=dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""

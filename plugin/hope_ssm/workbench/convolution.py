@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from opt_einsum import contract
 from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_positive_integer
+from hope_ssm.transfer import working_dtype
 
 
 class FFTConvolution(nn.Module):
@@ -51,14 +51,17 @@ class FFTConvolution(nn.Module):
         return self.channels * self.d_model
 
     def forward(self, x: Tensor, state: Tensor | None = None, rate: float = 1.0) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, C·H), and a state to the state after these L steps."""
+        """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
+
+        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
+        """
         if x.ndim != 3 or x.shape[-1] != self.d_model or x.shape[1] < 1:
             raise ValueError(
                 f"the layer's input must have shape (batch, length, {self.d_model}); got {tuple(x.shape)}."
             )
         if state is not None and self.bidirectional:
             raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
-        u = x.transpose(1, 2)
+        u = x.transpose(1, 2).to(working_dtype(x))
         length = u.shape[-1]
         kernel_length = length if self.l_max is None else min(length, round(self.l_max / rate))
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
@@ -69,18 +72,18 @@ class FFTConvolution(nn.Module):
             k = torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + contract("bhl,ch->bchl", u, self.D)
+        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
         if state is not None:
             y = y + response
             state = self.kernel.forward_state(u, state)
-        return y.flatten(1, 2).transpose(1, 2), state
+        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         y, state = self.kernel.step(x, state)
-        return (y + x.unsqueeze(1) * self.D).flatten(1), state
+        return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the kernel's zero state."""
