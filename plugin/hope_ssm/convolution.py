@@ -58,7 +58,7 @@ def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, evaluate:
 
 
 def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, evaluate: backends.Evaluate) -> Tensor:
-    """k = irfft(g_0 … g_{L//2}) with g(θ) = Σ_k h_k exp(-i(k+1)θ') and complex h: g on [0, π], its conjugate on [-π, 0].
+    """k = irfft(g_0 … g_{L//2}) with g(θ) = Σ_k h_k exp(-i(k+1)θ') on [0, π], complex h, and g(-θ) = conj g(θ).
 
     This is the kernel of Re h minus the Hilbert transform of the kernel of Im h. That transform is two-sided and does
     not end: the response at lags -1, -2, … stands in k_{L-1}, k_{L-2}, …, and all of k changes with L.

@@ -177,7 +177,7 @@ class HopeKernel(SequenceKernel):
         return realization.forward_state(dt, u, state, backends.get(self.backend, u.device))
 
     def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n), real, on the parameters' device, in their dtype, float32 at least."""
+        """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""
         if self.noncausal:
             raise NotImplementedError(
                 f"a step or a state must have a causal kernel; got coefficients={self.coefficients!r}. "
