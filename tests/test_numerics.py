@@ -1,4 +1,4 @@
-"""Precisions, autocast, torch.compile, torch.export, ONNX and torch.func: every way to run it gives the same numbers."""
+"""Precisions, autocast, torch.compile, torch.export, ONNX, torch.func: the same numbers every way it is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hope_ssm.initialization import MARKOV_PARAMETERS
 from hope_ssm.workbench.backbone import SequenceModel
 from hope_ssm.workbench.convolution import FFTConvolution
 
-H, N, L = 3, 64, 33
+H, N, L = 3, 64, 21
 ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION and e.recurrent}
 HALVES = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
@@ -29,7 +29,7 @@ def build(name, **options):
     return ENTRIES[name].load()(**{"d_model": H, "d_state": N, "channels": 2, "verbose": False} | options)
 
 
-def sequence_model(name, n_layers=2, **options):
+def sequence_model(name, n_layers=1, **options):
     torch.manual_seed(0)
     return SequenceModel(4, {"_name_": "s4", "mode": name, "d_state": 6, **options}, n_layers=n_layers)
 
@@ -89,7 +89,7 @@ def test_a_half_default_dtype(name, half):
 @both_halves
 def test_whole_model_in_half_precision(name, half):
     """Output in the caller's dtype, near the float32 model's; chunks and steps as near to the whole."""
-    model = sequence_model(name).eval()
+    model = sequence_model(name, n_layers=2).eval()
     x = torch.randn(2, L, 4)
     exact = model(x)[0].detach()
     model, x = model.to(half), x.to(half)
@@ -165,31 +165,43 @@ def training_step(model, optimizer, x, target):
 
 
 @every_kernel
-@pytest.mark.parametrize(
-    ("backend", "steps"), [("aot_eager", 3), pytest.param("inductor", 2, id="inductor")], ids=["aot_eager", "inductor"]
-)
-def test_compiled_training(name, backend, steps):
+def test_compiled_training(name):
     """One graph for the whole model, and the parameters of the eager run after some steps."""
-    if backend == "inductor" and name != "hope":
-        return
     torch._dynamo.reset()
-    eager = sequence_model(name, n_layers=1 if backend == "inductor" else 2, final_act="id")
+    eager = sequence_model(name)
     compiled = copy.deepcopy(eager)
-    compiled.compile(fullgraph=True, backend=backend)
+    compiled.compile(fullgraph=True, backend="aot_eager")
     x, target = torch.randn(2, L, 4), torch.randn(2, L, 4)
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in (eager, compiled)]
-    for _ in range(steps):
+    for _ in range(3):
         losses = [training_step(m, o, x, target) for m, o in zip((eager, compiled), optimizers, strict=True)]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
     for p, q in zip(eager.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
+def test_inductor():
+    """Polynomial and warp with their gradients by generated code; complex numbers fall back to torch's functions.
+
+    Without truncation: every fused loop costs a second of C++ compilation.
+    """
+    torch._dynamo.reset()
+    kernel = build("hope", d_state=4, channels=1, truncation="none")
+    weight = torch.randn(1, H, L)
+    gradients = []
+    for call in (kernel, torch.compile(kernel, fullgraph=True, backend="inductor")):
+        k, _ = call(L=L)
+        gradients.append((k.detach(), *torch.autograd.grad((k * weight).sum(), list(kernel.parameters()))))
+    for got, exact in zip(gradients[1], gradients[0], strict=True):
+        assert (got - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
 @every_kernel
 def test_compiled_recurrence_and_its_gradients(name):
     """State in, state out: torch 2.13 loses gradients of autograd functions inside torch.func.vjp in a graph."""
     torch._dynamo.reset()
-    kernel = build(name).double()
+    kernel = build(name, d_state=4).double()
     u, state = torch.randn(2, H, L, dtype=torch.float64), some_state(kernel)
 
     def total():
@@ -242,7 +254,7 @@ def test_onnx_runtime_streams_the_same_numbers(tmp_path):
     program.save(tmp_path / "step.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     names, theirs = [i.name for i in session.get_inputs()], [state.numpy() for state in states]
-    assert len(names) == 3
+    assert len(names) == 1 + len(states)
     for _ in range(100):
         x = torch.randn(2, 4)
         with torch.no_grad():
@@ -285,9 +297,9 @@ def test_functional_call_and_grad(name):
 def test_second_derivatives_of_a_layer(name, dt):
     """Of outputs and next state, in inputs, state and all parameters; also at Δt = 1, where a = 0."""
     torch.manual_seed(0)
-    layer = FFTConvolution(2, name, d_state=4, dt_min=dt, dt_max=dt).double()
+    layer = FFTConvolution(1, name, d_state=4, dt_min=dt, dt_max=dt).double()
     keys, parameters = zip(*layer.named_parameters(), strict=True)
-    x = torch.randn(1, 5, 2, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 4, 1, dtype=torch.float64, requires_grad=True)
     state = some_state(layer.kernel, 1).requires_grad_()
 
     def of(x, state, *values):
@@ -296,4 +308,4 @@ def test_second_derivatives_of_a_layer(name, dt):
 
     values = [p.detach().clone().requires_grad_() for p in parameters]
     assert torch.autograd.gradcheck(of, (x, state, *values))
-    assert torch.autograd.gradgradcheck(of, (x, state, *values), atol=1e-4)
+    assert torch.autograd.gradgradcheck(of, (x, state, *values), fast_mode=True)
