@@ -178,6 +178,7 @@ def test_mathematics_and_kernels_are_numerical(path):
 
 
 def test_contractions_of_three_operands_go_through_opt_einsum():
+    """Contractions of two operands are torch's own: opt_einsum breaks the graphs of torch.compile."""
     for path in FILES:
         calls = [
             node for node in ast.walk(tree(path))

@@ -216,7 +216,9 @@ def test_bare_lr_is_explained(log):
 
 def test_representation():
     text = repr(build(channels=2, truncation="none"))
-    assert text == ("HopeKernel(d_model=6, d_state=8, channels=2, n_ssm=6, truncation='none', backend='auto')")
+    assert text == (
+        "HopeKernel(d_model=6, d_state=8, channels=2, n_ssm=6, truncation='none', backend='auto', coefficients='real')"
+    )
 
 
 def test_number_of_parameters():

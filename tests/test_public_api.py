@@ -21,7 +21,7 @@ SIGNATURES = {
     "HopeKernel": (
         "(*, d_model, d_state=64, channels=1, l_max=None, dt_min=0.01, dt_max=0.3, dt_transform='softplus', "
         "n_ssm=None, deterministic=False, lr=None, wd=0.0, init='gaussian', init_scale=1.0, truncation='exact', "
-        "backend='auto', verbose=True, **options)"
+        "backend='auto', coefficients='real', verbose=True, **options)"
     ),
 }  # fmt: skip
 

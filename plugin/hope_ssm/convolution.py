@@ -55,3 +55,21 @@ def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, evaluate:
     first = feedthrough(h, dt).unsqueeze(-1).to(dt.dtype)
     memory = state_response(h, dt, input_vector(dt, h.shape[-1]), length, evaluate)
     return torch.cat([first.expand(*memory.shape[:-1], 1), memory[..., :-1]], dim=-1)
+
+
+def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, evaluate: backends.Evaluate) -> Tensor:
+    """k = irfft(g_0 … g_{L//2}) with g(θ) = Σ_k h_k exp(-i(k+1)θ') on [0, π], complex h, and g(-θ) = conj g(θ).
+
+    This is the kernel of Re h minus the Hilbert transform of the kernel of Im h. That transform is two-sided and does
+    not end: the response at lags -1, -2, … stands in k_{L-1}, k_{L-2}, …, and all of k changes with L.
+
+    Args:
+        h: (..., n, 2), the real and imaginary parts of the Markov parameters.
+        dt: Δt, (...) real, in the dtype of ``h``.
+        length: L.
+        evaluate: a backend.
+
+    Returns: (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
+    """
+    real, imaginary = sample_transfer_function(h.movedim(-1, 0), dt, length, evaluate)
+    return torch.fft.irfft(real + 1j * imaginary, n=length)

@@ -24,7 +24,8 @@ def _rademacher(shape: tuple[int, ...]) -> Tensor:
 
 def _flat_spectrum(shape: tuple[int, ...]) -> Tensor:
     n = shape[-1]
-    phase = 2 * math.pi * torch.rand(*shape[:-1], n // 2 + 1)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # half precisions have no FFT everywhere
+    phase = 2 * math.pi * torch.rand(*shape[:-1], n // 2 + 1, dtype=dtype)
     spectrum = torch.polar(torch.ones_like(phase), phase)
     real_bins = [0, n // 2] if n % 2 == 0 else [0]
     spectrum[..., real_bins] = torch.sign(spectrum[..., real_bins].real).to(spectrum.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ Evaluate = Callable[[Tensor, Tensor, int], Tensor]
 
 MODULES = {"blocked": "hope_ssm.backends.blocked", "dense": "hope_ssm.backends.dense"}
 NAMES = ("auto", *MODULES)
+_loaded: dict[str, Evaluate] = {}
 
 _logger = logging.getLogger("hope_ssm.backends")
 
@@ -28,9 +30,21 @@ def automatic(device: torch.device) -> str:
     return "blocked"
 
 
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Return a context in which autocast leaves matrix products on ``device`` in the precision of their factors."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def get(name: str, device: torch.device) -> Evaluate:
     """Return the ``evaluate`` of backend ``name`` for tensors on ``device``; unknown names raise ``ValueError``."""
+    return _loaded[_load(name, device)]
+
+
+@torch.compiler.assume_constant_result  # it imports and logs, which torch.compile does not trace
+def _load(name: str, device: torch.device) -> str:
     check_choice("backend", name, NAMES)
     if name == "auto":
         name = automatic(device)
-    return importlib.import_module(MODULES[name]).evaluate
+    if name not in _loaded:
+        _loaded[name] = importlib.import_module(MODULES[name]).evaluate
+    return name

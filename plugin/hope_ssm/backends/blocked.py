@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hope_ssm.backends import full_precision
 from hope_ssm.frequency import allpass_nodes, warp_slope
 
 
@@ -23,7 +24,7 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         length: L; the angles are θ_j = 2πj / L.
 
     Returns: (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the
-    backward pass, which computes the powers again.
+    backward pass, which computes the powers again (torch.compile decides that itself).
 
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
@@ -34,7 +35,11 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     shared = next((i for i, size in enumerate(own) if size != 1), len(own))
     rows, systems = batch[:shared], batch[shared:]
     c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
-    value = _Evaluation.apply(c, sampling_period.reshape(own[shared:]), length)
+    dt = sampling_period.reshape(own[shared:])
+    if torch.compiler.is_compiling():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
+        value = _polynomial(c, *_powers(dt, length, n))
+    else:
+        value = _Evaluation.apply(c, dt, length)
     return value.movedim(-2, 0).reshape(*batch, -1)
 
 
@@ -81,7 +86,8 @@ def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
     block = powers.shape[-2]
     count = -(-c.shape[-1] // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
-    sums = c.reshape(*c.shape[:-2], -1, block) @ powers
+    with full_precision(c.device):
+        sums = c.reshape(*c.shape[:-2], -1, block) @ powers
     sums = torch.view_as_complex(sums.reshape(*sums.shape[:-2], c.shape[-2], count, -1, 2))
     value = sums[..., -1, :]
     for j in range(count - 2, -1, -1):
@@ -96,5 +102,6 @@ def _moments(gradient: Tensor, powers: Tensor, stride: Tensor, n: int) -> Tensor
     for _ in range(-(-n // block) - 1):
         blocks.append(blocks[-1] * stride.conj())
     stacked = torch.view_as_real(torch.stack(blocks, dim=-2)).flatten(-2)  # (*S, R, n/b, 2F)
-    moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
+    with full_precision(powers.device):
+        moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
     return moments.reshape(*gradient.shape[:-1], -1)[..., :n]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from opt_einsum import contract
 from torch import Tensor
 
+from hope_ssm.backends import full_precision
 from hope_ssm.frequency import frequency_grid, warped_angle
 
 
@@ -26,4 +26,5 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     powers = torch.polar(torch.ones_like(phase), -phase)
     batch = torch.broadcast_shapes(coefficients.shape[:-1], powers.shape[:-2])
     coefficients = coefficients.expand(*batch, -1).to(powers.dtype)
-    return contract("...k,...kf->...f", coefficients, powers.expand(*batch, -1, -1))
+    with full_precision(coefficients.device):
+        return torch.einsum("...k,...kf->...f", coefficients, powers.expand(*batch, -1, -1))

@@ -18,7 +18,7 @@ from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
 
 DISTRIBUTIONS = (
-    "hope-ssm", "torch", "numpy", "scipy", "opt_einsum", "hydra-core", "omegaconf", "pytorch-lightning", "einops",
+    "hope-ssm", "torch", "numpy", "scipy", "hydra-core", "omegaconf", "pytorch-lightning", "einops",
     "torchvision", "wandb", "transformers", "rich", "scikit-learn", "pykeops", "hydra-joblib-launcher",
     "hydra-submitit-launcher",
 )  # fmt: skip

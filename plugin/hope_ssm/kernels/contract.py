@@ -34,6 +34,7 @@ from hope_ssm.checks import (
     nearest,
 )
 from hope_ssm.initialization import sampling_periods
+from hope_ssm.transfer import working_dtype
 
 _logger = logging.getLogger("hope_ssm.kernels")
 
@@ -191,8 +192,8 @@ class SequenceKernel(nn.Module):
         self.register(name, TRANSFORMS[self.dt_transform][1](dt))
 
     def transformed(self, raw: Tensor) -> Tensor:
-        """Return the positive sampling period of a raw parameter."""
-        return TRANSFORMS[self.dt_transform][0](raw)
+        """Return the positive sampling period of a raw parameter, in float32 at least."""
+        return TRANSFORMS[self.dt_transform][0](raw.to(working_dtype(raw)))
 
     def per_feature(self, tied: Tensor) -> Tensor:
         """Repeat n_ssm copies along the first axis to d_model: feature h uses copy h mod n_ssm."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from hope_ssm import backends, initialization, realization
 from hope_ssm.checks import check_choice, check_positive_integer
-from hope_ssm.convolution import TRUNCATIONS, sample_kernel
+from hope_ssm.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
 from hope_ssm.transfer import working_dtype
+
+COEFFICIENTS = ("real", "complex_noncausal")
 
 # Initializations of S4's state matrix: they mean nothing here, where there is no state matrix to initialize.
 _S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
@@ -46,6 +49,9 @@ class HopeKernel(SequenceKernel):
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around: then ``forward`` is not
             the convolution of ``step``, which always is the exact system.
         backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
+        coefficients: ``"real"``, or ``"complex_noncausal"``: complex h, stored as (C, H, n, 2), with k = irfft(g) of g
+            on the half circle 0 ≤ θ ≤ π. That kernel is not causal (``convolution.sample_noncausal_kernel``): no
+            state space and no truncation makes it, so it needs ``truncation="none"`` and has no recurrent mode.
         verbose: log options without effect.
 
     Raises:
@@ -80,6 +86,7 @@ class HopeKernel(SequenceKernel):
         init_scale: float = 1.0,
         truncation: str = "exact",
         backend: str = "auto",
+        coefficients: str = "real",
         verbose: bool = True,
         **options: Any,
     ) -> None:
@@ -96,13 +103,20 @@ class HopeKernel(SequenceKernel):
         self.n = check_positive_integer("d_state", d_state)
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)
+        self.coefficients = check_choice("coefficients", coefficients, COEFFICIENTS)
+        if self.noncausal and truncation != "none":
+            raise ValueError(
+                f"truncation must be 'none' with coefficients={coefficients!r}, whose kernel does not end; "
+                f"got {truncation!r}."
+            )
 
-        shape = (self.channels, self.d_model, self.n)
-        h = initialization.markov_parameters(init, shape, init_scale)
+        parts = 2 if self.noncausal else 1
+        shape = (self.channels, self.d_model, parts, self.n)
+        h = initialization.markov_parameters(init, shape, init_scale) / math.sqrt(parts)
         if deterministic:
             h = torch.zeros(shape)
-            h[..., 0] = init_scale
-        self.register("markov_parameters", h)
+            h[..., 0, 0] = init_scale
+        self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
         self.register_sampling_period("raw_sampling_period", self.n_ssm)
 
     def _explain_bare_lr(self) -> None:
@@ -114,6 +128,11 @@ class HopeKernel(SequenceKernel):
                 f"lr={{dt: {self.lr}}} leaves them there.",
                 logging.WARNING,
             )
+
+    @property
+    def noncausal(self) -> bool:
+        """Whether the Markov parameters are complex, (C, H, n, 2), and the kernel is not causal."""
+        return self.coefficients == "complex_noncausal"
 
     @property
     def sampling_period(self) -> Tensor:
@@ -140,30 +159,41 @@ class HopeKernel(SequenceKernel):
         length = self.kernel_length(L)
         h, dt = self._system(rate)
         evaluate = backends.get(self.backend, h.device)
+        state = None if state is None else self.check_state(state).unsqueeze(1)
+        if self.noncausal:
+            return sample_noncausal_kernel(h, dt, length, evaluate), None
         kernel = sample_kernel(h, dt, length, self.truncation, evaluate)
         if state is None:
             return kernel, None
-        state = self.check_state(state).unsqueeze(1)
         return kernel, realization.state_response(h, dt, state, length, evaluate)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
+        state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
-        return realization.step(h, dt, u, self.check_inputs(u, state, "B, H"))
+        with backends.full_precision(u.device):
+            y, following = realization.step(h, dt, u.to(h.dtype), state.to(h.dtype))
+        return y.to(u.dtype), following.to(state.dtype)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
-        _, dt = self._system(1.0)
         state = self.check_inputs(u, state, "B, H, L")
+        _, dt = self._system(1.0)
         return realization.forward_state(dt, u, state, backends.get(self.backend, u.device))
 
     def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n), real, on the parameters' device and in their dtype."""
-        return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n)
+        """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""
+        if self.noncausal:
+            raise NotImplementedError(
+                f"a step or a state must have a causal kernel; got coefficients={self.coefficients!r}. "
+                "Train with coefficients='real' for a recurrent mode."
+            )
+        dtype = working_dtype(self.markov_parameters)
+        return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n, dtype=dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
         return (
             f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
-            f"truncation={self.truncation!r}, backend={self.backend!r}"
+            f"truncation={self.truncation!r}, backend={self.backend!r}, coefficients={self.coefficients!r}"
         )

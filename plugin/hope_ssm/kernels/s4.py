@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.transfer import working_dtype
 
 
 def legs(n: int, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,6 +42,15 @@ INITS = {"legs": legs}
 def _with_conjugates(x: Tensor) -> Tensor:
     """All n modes from those with positive imaginary part, along the last axis."""
     return torch.cat([x, x.conj()], dim=-1)
+
+
+def _bilinear(poles: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """(Ā (H, n, n), B̄ (H, n)) of A = Λ - P P* by the bilinear rule at Δt (H,)."""
+    half = dt[:, None, None] / 2 * (torch.diag_embed(poles) - P @ P.mH)
+    identity = torch.eye(poles.shape[-1], dtype=half.dtype, device=half.device)
+    inputs = dt[:, None, None] * B.unsqueeze(-1)
+    solved = torch.linalg.solve(identity - half, torch.cat([identity + half, inputs], dim=-1))
+    return solved[..., :-1], solved[..., -1]
 
 
 class S4Kernel(SequenceKernel):
@@ -121,8 +131,10 @@ class S4Kernel(SequenceKernel):
 
     def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(Λ (H, n), P (H, n, rank), B (H, n), C (C, H, n)), all modes, complex."""
-        poles = self.per_feature(torch.complex(-torch.exp(self.A_real), self.A_imag))
-        P, B, C = (torch.view_as_complex(part.contiguous()) for part in (self.P, self.B, self.C))
+        dtype = working_dtype(self.C)
+        A_real, A_imag, P, B, C = (p.to(dtype) for p in (self.A_real, self.A_imag, self.P, self.B, self.C))
+        poles = self.per_feature(torch.complex(-torch.exp(A_real), A_imag))
+        P, B, C = (torch.view_as_complex(part.contiguous()) for part in (P, B, C))
         P = torch.stack([self.per_feature(column) for column in P], dim=-2)
         return (
             _with_conjugates(poles),
@@ -131,14 +143,10 @@ class S4Kernel(SequenceKernel):
             _with_conjugates(C),
         )
 
-    def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """(Ā (H, n, n), B̄ (H, n), C (C, H, n)) at a relative sampling rate, dense, complex."""
+    def discretized(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(Ā (H, n, n), B̄ (H, n), C (C, H, n)), dense, complex."""
         poles, P, B, C = self.continuous()
-        dt = (self.sampling_period * self.check_rate(rate))[:, None, None]
-        half = dt / 2 * (torch.diag_embed(poles) - P @ P.mH)
-        identity = torch.eye(self.n, dtype=half.dtype, device=half.device)
-        solved = torch.linalg.solve(identity - half, torch.cat([identity + half, dt * B.unsqueeze(-1)], dim=-1))
-        return solved[..., :-1], solved[..., -1], C
+        return *_bilinear(poles, P, B, self.sampling_period.to(poles.real.dtype)), C
 
     def forward(
         self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
@@ -149,24 +157,22 @@ class S4Kernel(SequenceKernel):
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        A, _, C = self.discretized(rate)
+        poles, P, B, C = self.continuous()
+        dt = self.sampling_period.to(poles.real.dtype) * self.check_rate(rate)
+        A, _ = _bilinear(poles, P, B, dt)
         ending = C - contract("chm,hmn->chn", C, torch.linalg.matrix_power(A, length))
-        _, _, B, _ = self.continuous()
-        dt = self.sampling_period * rate
-        kernel = self._sample(ending, (dt.unsqueeze(-1) * B).unsqueeze(0), dt, length)
+        kernel = self._sample(ending, (dt.unsqueeze(-1) * B).unsqueeze(0), dt, length, poles, P)
         if state is None:
             return kernel[:, 0], None
         state = contract("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
-        poles, P, _, _ = self.continuous()
         implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - contract("hnr,hmr,bhm->bhn", P, P.conj(), state))
-        return kernel[:, 0], self._sample(ending, implicit, dt, length).transpose(0, 1)
+        return kernel[:, 0], self._sample(ending, implicit, dt, length, poles, P).transpose(0, 1)
 
-    def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int) -> Tensor:
+    def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int, poles: Tensor, P: Tensor) -> Tensor:
         """Re iFFT of l (1 - zĀ)⁻¹ (1 - ΔtA/2)⁻¹ r = l ((1 - z) - Δt/2 (1 + z) A)⁻¹ r at z = e^{-2πij/L}.
 
-        Args: left (C, H, n); right (B, H, n); dt (H,).  Returns: (C, B, H, L) real.
+        Args: left (C, H, n); right (B, H, n); dt (H,); poles (H, n); P (H, n, rank).  Returns: (C, B, H, L) real.
         """
-        poles, P, _, _ = self.continuous()
         angle = torch.arange(length // 2 + 1, device=dt.device, dtype=dt.dtype) * (2 * math.pi / length)
         z = torch.polar(torch.ones_like(angle), -angle)
         gain = dt.unsqueeze(-1) / 2 * (1 + z)  # (H, F)
@@ -185,7 +191,7 @@ class S4Kernel(SequenceKernel):
         A, B, C = self.discretized()
         state = _with_conjugates(self.check_inputs(u, state, "B, H"))
         state = contract("hmn,bhn->bhm", A, state) + B * u.unsqueeze(-1)
-        return contract("chn,bhn->bch", C, state).real, state[..., : self.n // 2]
+        return contract("chn,bhn->bch", C, state).real.to(u.dtype), state[..., : self.n // 2]
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
@@ -202,8 +208,9 @@ class S4Kernel(SequenceKernel):
         return (free + driven[..., 0])[..., : self.n // 2]
 
     def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n/2), complex, on the parameters' device."""
-        return torch.view_as_complex(self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, 2))
+        """Return the zero state (*batch_shape, H, n/2), complex64 at least, on the parameters' device."""
+        dtype = torch.promote_types(working_dtype(self.C), torch.complex32)
+        return self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, dtype=dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import torch
-from opt_einsum import contract
 from torch import Tensor
 
+from hope_ssm.backends import full_precision
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.transfer import working_dtype
 
 
 def _legs(n: int) -> np.ndarray:
@@ -59,7 +60,8 @@ def _real_vandermonde(weights: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
     """
     left = (weights.unsqueeze(-1) * coarse).transpose(-1, -2)
     left = torch.cat([left.real, -left.imag], dim=-1)
-    return (left @ torch.cat([fine.real, fine.imag], dim=-2)).flatten(-2)
+    with full_precision(left.device):
+        return (left @ torch.cat([fine.real, fine.imag], dim=-2)).flatten(-2)
 
 
 class S4DKernel(SequenceKernel):
@@ -139,10 +141,12 @@ class S4DKernel(SequenceKernel):
 
     def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """(log Ā (H, n/2), B̄ (H, n/2), C (C, H, n/2)) at a relative sampling rate, complex."""
+        dtype = working_dtype(self.C)
+        A_real, A_imag, B, C = (p.to(dtype) for p in (self.A_real, self.A_imag, self.B, self.C))
         dt = (self.sampling_period * self.check_rate(rate)).unsqueeze(-1)
-        A = self.per_feature(torch.complex(-torch.exp(self.A_real), self.A_imag))
-        B = self.per_feature(torch.view_as_complex(self.B.contiguous()))
-        C = torch.view_as_complex(self.C.contiguous())
+        A = self.per_feature(torch.complex(-torch.exp(A_real), A_imag))
+        B = self.per_feature(torch.view_as_complex(B.contiguous()))
+        C = torch.view_as_complex(C.contiguous())
         if self.disc == "zoh":
             log_A = dt * A
             return log_A, B * torch.expm1(log_A) / A, C
@@ -170,7 +174,7 @@ class S4DKernel(SequenceKernel):
         """s ← Ā s + B̄ u,  y = 2 Re C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
         log_A, B, C = self.discretized()
         state = torch.exp(log_A) * self.check_inputs(u, state, "B, H") + B * u.unsqueeze(-1)
-        return 2 * contract("chn,bhn->bch", C, state).real, state
+        return 2 * torch.einsum("chn,bhn->bch", C, state).real.to(u.dtype), state
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
@@ -179,12 +183,13 @@ class S4DKernel(SequenceKernel):
         fine, coarse = _powers(log_A, length)
         latest_first = torch.nn.functional.pad(u.flip(-1), (0, fine.shape[-1] * coarse.shape[-1] - length))
         blocks = latest_first.unflatten(-1, (coarse.shape[-1], -1)).to(fine.dtype)
-        driven = contract("hn,hnj,hni,bhji->bhn", B, coarse, fine, blocks)
+        driven = B * (torch.einsum("hni,bhji->bhnj", fine, blocks) * coarse).sum(-1)
         return torch.exp(length * log_A) * state + driven
 
     def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n/2), complex, on the parameters' device."""
-        return torch.view_as_complex(self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, 2))
+        """Return the zero state (*batch_shape, H, n/2), complex64 at least, on the parameters' device."""
+        dtype = torch.promote_types(working_dtype(self.C), torch.complex32)
+        return self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, dtype=dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
