@@ -1,8 +1,8 @@
 """Convolution, steps and chunks are one function: random configurations of every kernel with a recurrent mode.
 
 A configuration is drawn from one seed, which is the test's name; ``--every-seed`` draws many more, with whole step
-loops. float64 is measured relative to the largest output of a feature, and also to the largest that memory adds; float32 on
-the impulse response for t ≥ 1, relative to its own maximum, where the direct term does not hide it.
+loops. float64 is measured relative to the largest output of a feature, and also to the largest that memory adds;
+float32 on the impulse response for t ≥ 1, relative to its own maximum, where the direct term does not hide it.
 """
 
 from __future__ import annotations
