@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "workbench"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
-NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
+NUMERICAL = {"torch", "numpy", "scipy"}
 OPTIONAL_BACKENDS = {"pykeops", "triton"}
 IMPORT_NAMES = {
     "hydra-core": {"hydra", "omegaconf"},
@@ -177,8 +177,8 @@ def test_mathematics_and_kernels_are_numerical(path):
         assert third_party(path) <= allowed
 
 
-def test_contractions_of_three_operands_go_through_opt_einsum():
-    """Contractions of two operands are torch's own: opt_einsum breaks the graphs of torch.compile."""
+def test_contractions_of_three_operands_say_their_order():
+    """torch.einsum takes them from left to right, and opt_einsum breaks the graphs of torch.compile."""
     for path in FILES:
         calls = [
             node for node in ast.walk(tree(path))

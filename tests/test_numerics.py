@@ -29,9 +29,9 @@ def build(name, **options):
     return ENTRIES[name].load()(**{"d_model": H, "d_state": N, "channels": 2, "verbose": False} | options)
 
 
-def sequence_model(name, n_layers=1, **options):
+def sequence_model(name, **options):
     torch.manual_seed(0)
-    return SequenceModel(4, {"_name_": "s4", "mode": name, "d_state": 6, **options}, n_layers=n_layers)
+    return SequenceModel(4, {"_name_": "s4", "mode": name, "d_state": 6}, **options)
 
 
 def every_call(kernel, u, state):
@@ -88,14 +88,17 @@ def test_a_half_default_dtype(name, half):
 @every_kernel
 @both_halves
 def test_whole_model_in_half_precision(name, half):
-    """Output in the caller's dtype, near the float32 model's; chunks and steps as near to the whole."""
-    model = sequence_model(name, n_layers=2).eval()
+    """Output in the caller's dtype, near the float32 model's; chunks and steps as near to the whole.
+
+    Without norms, which magnify the rounding of inputs whose four features happen to be alike.
+    """
+    model = sequence_model(name, n_layers=2, norm=None).eval()
     x = torch.randn(2, L, 4)
     exact = model(x)[0].detach()
     model, x = model.to(half), x.to(half)
     whole, _ = model(x)
     assert whole.dtype == half
-    assert (whole - exact).abs().max() < 8 * HALVES[half] * exact.abs().max()
+    assert (whole - exact).abs().max() < 4 * HALVES[half] * exact.abs().max()
     state, parts = model.default_state(2), []
     for part in x.split([5, 12, L - 17], dim=1):
         y, state = model(part, state)
@@ -106,7 +109,7 @@ def test_whole_model_in_half_precision(name, half):
         steps.append(y)
     for run in (torch.cat(parts, 1), torch.stack(steps, 1)):
         assert run.dtype == half
-        assert (run - whole).abs().max() < 8 * HALVES[half] * whole.abs().max()
+        assert (run - whole).abs().max() < 4 * HALVES[half] * whole.abs().max()
     assert all((a - b).abs().max() < 0.05 for a, b in zip(last, state, strict=True))
     whole.float().square().mean().backward()
     assert all(p.grad.dtype == half and torch.isfinite(p.grad).all() for p in model.parameters())

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import torch
-from opt_einsum import contract
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
@@ -160,12 +159,13 @@ class S4Kernel(SequenceKernel):
         poles, P, B, C = self.continuous()
         dt = self.sampling_period.to(poles.real.dtype) * self.check_rate(rate)
         A, _ = _bilinear(poles, P, B, dt)
-        ending = C - contract("chm,hmn->chn", C, torch.linalg.matrix_power(A, length))
+        ending = C - torch.einsum("chm,hmn->chn", C, torch.linalg.matrix_power(A, length))
         kernel = self._sample(ending, (dt.unsqueeze(-1) * B).unsqueeze(0), dt, length, poles, P)
         if state is None:
             return kernel[:, 0], None
-        state = contract("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
-        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - contract("hnr,hmr,bhm->bhn", P, P.conj(), state))
+        state = torch.einsum("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
+        low_rank = torch.einsum("hmr,bhm->bhr", P.conj(), state)
+        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - torch.einsum("hnr,bhr->bhn", P, low_rank))
         return kernel[:, 0], self._sample(ending, implicit, dt, length, poles, P).transpose(0, 1)
 
     def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int, poles: Tensor, P: Tensor) -> Tensor:
@@ -177,34 +177,36 @@ class S4Kernel(SequenceKernel):
         z = torch.polar(torch.ones_like(angle), -angle)
         gain = dt.unsqueeze(-1) / 2 * (1 + z)  # (H, F)
         inverse = 1 / ((1 - z) - gain.unsqueeze(1) * poles.unsqueeze(-1))  # (H, n, F)
-        direct = contract("chn,bhn,hnf->cbhf", left, right, inverse)
-        to_rank = contract("chn,hnr,hnf->chrf", left, P, inverse)
-        from_rank = contract("hnr,bhn,hnf->bhrf", P.conj(), right, inverse)
-        core = contract("hnr,hns,hnf->hfrs", P.conj(), P, inverse)
+        P = P.transpose(-1, -2)  # (H, rank, n)
+        direct = torch.einsum("cbhn,hnf->cbhf", left.unsqueeze(1) * right, inverse)
+        to_rank = torch.einsum("chrn,hnf->chrf", left.unsqueeze(-2) * P, inverse)
+        from_rank = torch.einsum("bhrn,hnf->bhrf", right.unsqueeze(-2) * P.conj(), inverse)
+        core = torch.einsum("hrsn,hnf->hfrs", P.conj().unsqueeze(-2) * P.unsqueeze(-3), inverse)
         identity = torch.eye(self.rank, dtype=core.dtype, device=core.device)
         core = torch.linalg.inv(identity + gain[..., None, None] * core)
-        correction = contract("hf,chrf,hfrs,bhsf->cbhf", gain, to_rank, core, from_rank)
+        from_rank = torch.einsum("hfrs,bhsf->bhrf", core, from_rank)
+        correction = gain * torch.einsum("chrf,bhrf->cbhf", to_rank, from_rank)
         return torch.fft.irfft(direct - correction, n=length)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
         A, B, C = self.discretized()
         state = _with_conjugates(self.check_inputs(u, state, "B, H"))
-        state = contract("hmn,bhn->bhm", A, state) + B * u.unsqueeze(-1)
-        return contract("chn,bhn->bch", C, state).real.to(u.dtype), state[..., : self.n // 2]
+        state = torch.einsum("hmn,bhn->bhm", A, state) + B * u.unsqueeze(-1)
+        return torch.einsum("chn,bhn->bch", C, state).real.to(u.dtype), state[..., : self.n // 2]
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
         state = _with_conjugates(self.check_inputs(u, state, "B, H, L"))
         A, B, _ = self.discretized()
         length = u.shape[-1]
-        driven = contract("hn,bhl->bhnl", B, u.to(B.dtype))
+        driven = torch.einsum("hn,bhl->bhnl", B, u.to(B.dtype))
         power = A
         driven = torch.nn.functional.pad(driven, ((1 << (length - 1).bit_length()) - length, 0))
         while driven.shape[-1] > 1:
-            driven = contract("hmn,bhnl->bhml", power, driven[..., ::2]) + driven[..., 1::2]
+            driven = torch.einsum("hmn,bhnl->bhml", power, driven[..., ::2]) + driven[..., 1::2]
             power = power @ power
-        free = contract("hmn,bhn->bhm", torch.linalg.matrix_power(A, length), state)
+        free = torch.einsum("hmn,bhn->bhm", torch.linalg.matrix_power(A, length), state)
         return (free + driven[..., 0])[..., : self.n // 2]
 
     def default_state(self, *batch_shape: int) -> Tensor:
