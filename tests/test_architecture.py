@@ -24,6 +24,7 @@ FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.
 
 MATHEMATICS = {
     "backends",
+    "contraction",
     "convolution",
     "frequency",
     "hankel",
@@ -37,6 +38,7 @@ MATHEMATICS = {
 MAY_IMPORT = {
     "__init__": {"convolution", "hankel", "kernels", "registry", "transfer"},
     "checks": set(),
+    "contraction": set(),
     "frequency": set(),
     "toeplitz": set(),
     "hankel": set(),
@@ -54,7 +56,7 @@ MAY_IMPORT = {
     "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "workbench"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
-NUMERICAL = {"torch", "numpy", "scipy"}
+NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
 OPTIONAL_BACKENDS = {"pykeops", "triton"}
 IMPORT_NAMES = {
     "hydra-core": {"hydra", "omegaconf"},
@@ -177,8 +179,8 @@ def test_mathematics_and_kernels_are_numerical(path):
         assert third_party(path) <= allowed
 
 
-def test_contractions_of_three_operands_say_their_order():
-    """torch.einsum takes them from left to right, and opt_einsum breaks the graphs of torch.compile."""
+def test_contractions_of_three_operands_go_through_opt_einsum():
+    """By way of ``contraction``: opt_einsum itself breaks the graphs of torch.compile."""
     for path in FILES:
         calls = [
             node for node in ast.walk(tree(path))

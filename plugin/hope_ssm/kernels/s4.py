@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.contraction import contract
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
 from hope_ssm.transfer import working_dtype
 
@@ -164,8 +165,7 @@ class S4Kernel(SequenceKernel):
         if state is None:
             return kernel[:, 0], None
         state = torch.einsum("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
-        low_rank = torch.einsum("hmr,bhm->bhr", P.conj(), state)
-        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - torch.einsum("hnr,bhr->bhn", P, low_rank))
+        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - contract("hnr,hmr,bhm->bhn", P, P.conj(), state))
         return kernel[:, 0], self._sample(ending, implicit, dt, length, poles, P).transpose(0, 1)
 
     def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int, poles: Tensor, P: Tensor) -> Tensor:
@@ -177,15 +177,13 @@ class S4Kernel(SequenceKernel):
         z = torch.polar(torch.ones_like(angle), -angle)
         gain = dt.unsqueeze(-1) / 2 * (1 + z)  # (H, F)
         inverse = 1 / ((1 - z) - gain.unsqueeze(1) * poles.unsqueeze(-1))  # (H, n, F)
-        P = P.transpose(-1, -2)  # (H, rank, n)
-        direct = torch.einsum("cbhn,hnf->cbhf", left.unsqueeze(1) * right, inverse)
-        to_rank = torch.einsum("chrn,hnf->chrf", left.unsqueeze(-2) * P, inverse)
-        from_rank = torch.einsum("bhrn,hnf->bhrf", right.unsqueeze(-2) * P.conj(), inverse)
-        core = torch.einsum("hrsn,hnf->hfrs", P.conj().unsqueeze(-2) * P.unsqueeze(-3), inverse)
+        direct = contract("chn,bhn,hnf->cbhf", left, right, inverse)
+        to_rank = contract("chn,hnr,hnf->chrf", left, P, inverse)
+        from_rank = contract("hnr,bhn,hnf->bhrf", P.conj(), right, inverse)
+        core = contract("hnr,hns,hnf->hfrs", P.conj(), P, inverse)
         identity = torch.eye(self.rank, dtype=core.dtype, device=core.device)
         core = torch.linalg.inv(identity + gain[..., None, None] * core)
-        from_rank = torch.einsum("hfrs,bhsf->bhrf", core, from_rank)
-        correction = gain * torch.einsum("chrf,bhrf->cbhf", to_rank, from_rank)
+        correction = contract("hf,chrf,hfrs,bhsf->cbhf", gain, to_rank, core, from_rank)
         return torch.fft.irfft(direct - correction, n=length)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hope_ssm.backends import full_precision
 from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.contraction import contract
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
 from hope_ssm.transfer import working_dtype
 
@@ -183,7 +184,7 @@ class S4DKernel(SequenceKernel):
         fine, coarse = _powers(log_A, length)
         latest_first = torch.nn.functional.pad(u.flip(-1), (0, fine.shape[-1] * coarse.shape[-1] - length))
         blocks = latest_first.unflatten(-1, (coarse.shape[-1], -1)).to(fine.dtype)
-        driven = B * (torch.einsum("hni,bhji->bhnj", fine, blocks) * coarse).sum(-1)
+        driven = contract("hn,hnj,hni,bhji->bhn", B, coarse, fine, blocks)
         return torch.exp(length * log_A) * state + driven
 
     def default_state(self, *batch_shape: int) -> Tensor:

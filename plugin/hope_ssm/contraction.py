@@ -1,0 +1,17 @@
+"""Contractions of three and more tensors. (Those of two are torch's own.)"""
+
+from __future__ import annotations
+
+import opt_einsum
+import torch
+from torch import Tensor
+
+
+def contract(equation: str, *tensors: Tensor) -> Tensor:
+    """Sum of products over the indices that the result lacks, in the order that opt_einsum finds cheapest.
+
+    torch.compile cannot trace opt_einsum; while it traces, torch.einsum takes the same equation.
+
+    Args: equation: as of ``torch.einsum``; tensors: one a term.
+    """
+    return (torch.einsum if torch.compiler.is_compiling() else opt_einsum.contract)(equation, *tensors)
