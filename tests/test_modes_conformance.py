@@ -25,6 +25,7 @@ STEPS = 10_000  # n·L up to which the quick tests step through everything
 # correction, which cancels (9e-3 here at Δt ≤ 0.1, 0.5 at Δt = 14 and L = 2).
 FLOAT32 = {"s4d": (1e2, 1e-3), "s4": (0.1, 3e-2)}
 HOPE_FLOAT32 = (1e2, 1e-4)
+FLOAT64_PERIOD = {"s4": 0.1}  # largest Δt of the others: 100; S4 has 2e-9 at Δt = 14 and L = 2, for the same reason
 
 
 def pytest_generate_tests(metafunc):
@@ -113,7 +114,7 @@ def worst(value, exact, scale):
 @pytest.mark.parametrize("name", RECURRENT)
 def test_float64(name, seed_, request):
     """From rest, on white noise: convolution = chunks = steps to 1e-11; states after chunks and after steps to 1e-9."""
-    case = Configuration(name, seed_)
+    case = Configuration(name, seed_, FLOAT64_PERIOD.get(name, 1e2))
     kernel = case.kernel.double()
     u = torch.tensor(case.rng.standard_normal((case.batch, case.d_model, case.length)))
     with torch.inference_mode():
