@@ -7,33 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.contraction import contract
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.modal import ModalKernel, legs_modes, legs_scale
 from hope_ssm.transfer import working_dtype
 
 
 def legs(n: int, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HiPPO-LegS as Λ - P P*, with input B, in the eigenbasis of its normal part; the modes with Im Λ > 0.
 
-    A_ij = -√(2i+1)√(2j+1) below the diagonal, -(i+1) on it; B_i = √(2i+1); A + p pᵀ with p_i = √(i+½) is normal.
+    P's first column is p_i = √(i+½), with which A + ppᵀ is normal (see ``modal``); B_i = √(2i+1).
 
-    Args: n even; rank ≥ 1, columns of P beyond the first are small random numbers.
+    Args: n even; rank ≥ 1, columns of P beyond the first are small numbers, random but always the same.
     Returns: Λ (n/2,), P (rank, n/2), B (n/2,), complex.
     """
-    root = np.sqrt(2 * np.arange(n) + 1)
-    product = root[:, None] * root[None, :] / 2
-    skew = np.triu(product, 1) - np.tril(product, -1)
-    frequency, vectors = scipy.linalg.eigh(-1j * skew)
-    modes = vectors[:, n // 2 :].conj().T
+    root = legs_scale(n)
+    poles, modes = legs_modes(n)
     P = np.zeros((rank, n // 2), dtype=complex)
     P[0] = modes @ (root / math.sqrt(2))
-    P[1:] = 1e-2 * torch.randn(rank - 1, n // 2, dtype=torch.complex128).numpy()
-    return -0.5 + 1j * frequency[n // 2 :], P, modes @ root
+    P[1:] = np.random.default_rng(0).normal(scale=1e-2, size=(rank - 1, n // 2, 2)) @ (1, 1j)
+    return poles, P, modes @ root
 
 
 INITS = {"legs": legs}
@@ -53,7 +50,7 @@ def _bilinear(poles: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, 
     return solved[..., :-1], solved[..., -1]
 
 
-class S4Kernel(SequenceKernel):
+class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
     The generating function  Σ_{t<L} k_t zᵗ = C (1 - Ā^L) (1 - zĀ)⁻¹ B̄ is taken at the L roots of unity, where the
@@ -106,28 +103,13 @@ class S4Kernel(SequenceKernel):
             d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
         )  # fmt: skip
-        n = check_positive_integer("d_state", d_state)
-        if n % 2:
-            raise ValueError(f"d_state of s4 must be even, for its modes come in conjugate pairs; got {n}.")
-        self.n, self.rank = n, check_positive_integer("rank", rank)
+        self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
         make = INITS[check_choice("init", "legs" if init is None else init, INITS)]
-        poles, P, B = (torch.as_tensor(part) for part in make(n, self.rank))
+        poles, P, B = (torch.as_tensor(part) for part in make(self.n, self.rank))
 
-        C = torch.randn(self.channels, d_model, n // 2, 2) / math.sqrt(2)
-        if deterministic:
-            C = torch.zeros_like(C)
-            C[..., 0] = 1.0  # every mode, so that every pole has a gradient
-        self.register_sampling_period("raw_sampling_period", d_model)
-        self.register("A_real", torch.log(-poles.real).repeat(self.n_ssm, 1))
-        self.register("A_imag", poles.imag.repeat(self.n_ssm, 1))
+        self.register_modes(poles)
         self.register("P", torch.view_as_real(P).unsqueeze(1).repeat(1, self.n_ssm, 1, 1))
         self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
-        self.register("C", C)
-
-    @property
-    def sampling_period(self) -> Tensor:
-        """Δt of every feature, (H,)."""
-        return self.transformed(self.raw_sampling_period)
 
     def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(Λ (H, n), P (H, n, rank), B (H, n), C (C, H, n)), all modes, complex."""
@@ -207,13 +189,6 @@ class S4Kernel(SequenceKernel):
         free = torch.einsum("hmn,bhn->bhm", torch.linalg.matrix_power(A, length), state)
         return (free + driven[..., 0])[..., : self.n // 2]
 
-    def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n/2), complex64 at least, on the parameters' device."""
-        dtype = torch.promote_types(working_dtype(self.C), torch.complex32)
-        return self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, dtype=dtype)
-
     def extra_repr(self) -> str:
-        """Return the sizes and choices, for print(model)."""
-        return (
-            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, rank={self.rank}"
-        )
+        """Return the sizes, for print(model)."""
+        return f"{super().extra_repr()}, rank={self.rank}"

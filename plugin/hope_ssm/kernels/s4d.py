@@ -7,24 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
 from hope_ssm.backends import full_precision
-from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.checks import check_choice
 from hope_ssm.contraction import contract
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.modal import ModalKernel, legs_modes
 from hope_ssm.transfer import working_dtype
 
 
 def _legs(n: int) -> np.ndarray:
-    """Eigenvalues, with positive imaginary part, of the normal part of the n × n HiPPO-LegS matrix."""
-    root = np.sqrt(2 * np.arange(n) + 1)
-    product = root[:, None] * root[None, :] / 2
-    skew = np.triu(product, 1) - np.tril(product, -1)  # LegS = -1/2 I + skew - rank one
-    imaginary = np.sort(scipy.linalg.eigvalsh(-1j * skew))[n // 2 :]
-    return -0.5 + 1j * imaginary
+    """Eigenvalues of the normal part of the n × n HiPPO-LegS matrix (S4D-LegS)."""
+    return legs_modes(n)[0]
 
 
 def _inv(n: int) -> np.ndarray:
@@ -65,7 +61,7 @@ def _real_vandermonde(weights: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
         return (left @ torch.cat([fine.real, fine.imag], dim=-2)).flatten(-2)
 
 
-class S4DKernel(SequenceKernel):
+class S4DKernel(ModalKernel):
     """k_t = 2 Re Σ_j C_j B̄_j Ā_jᵗ  with  Ā = exp(ΔtA), B̄ = (Ā - 1)/A · B  (zero-order hold), or the bilinear rule.
 
     n real states are n/2 complex modes with their conjugates. A = -exp(A_real) + i A_imag and B are shared by n_ssm;
@@ -115,30 +111,14 @@ class S4DKernel(SequenceKernel):
             d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
         )  # fmt: skip
-        n = check_positive_integer("d_state", d_state)
-        if n % 2:
-            raise ValueError(f"d_state of s4d must be even, for its modes come in conjugate pairs; got {n}.")
+        self.n = n = self.check_order(d_state)
         init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
         poles = torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
-        self.n = n
-
-        C = torch.randn(self.channels, d_model, n // 2, 2) / math.sqrt(2)
-        if deterministic:
-            C = torch.zeros_like(C)
-            C[..., 0] = 1.0  # every mode, so that every pole has a gradient
         B = torch.zeros(self.n_ssm, n // 2, 2)
         B[..., 0] = 1.0
-        self.register_sampling_period("raw_sampling_period", self.d_model)
-        self.register("A_real", torch.log(-poles.real).repeat(self.n_ssm, 1))
-        self.register("A_imag", poles.imag.repeat(self.n_ssm, 1))
+        self.register_modes(poles)
         self.register("B", B)
-        self.register("C", C)
-
-    @property
-    def sampling_period(self) -> Tensor:
-        """Δt of every feature, (H,)."""
-        return self.transformed(self.raw_sampling_period)
 
     def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """(log Ā (H, n/2), B̄ (H, n/2), C (C, H, n/2)) at a relative sampling rate, complex."""
@@ -187,14 +167,6 @@ class S4DKernel(SequenceKernel):
         driven = contract("hn,hnj,hni,bhji->bhn", B, coarse, fine, blocks)
         return torch.exp(length * log_A) * state + driven
 
-    def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, H, n/2), complex64 at least, on the parameters' device."""
-        dtype = torch.promote_types(working_dtype(self.C), torch.complex32)
-        return self.C.detach().new_zeros(*batch_shape, self.d_model, self.n // 2, dtype=dtype)
-
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
-        return (
-            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
-            f"disc={self.disc!r}"
-        )
+        return f"{super().extra_repr()}, disc={self.disc!r}"
