@@ -102,8 +102,9 @@ def test_noisy_cifar_experiment_freezes_the_sampling_period_of_every_kernel(host
     overrides = ["experiment=hope/noisy-cifar", f"kernel={kernel}", "dataset.l_noise=32", "+model.layer.backend=naive"]
     said = host.train(tmp_path, *overrides, path=(accept,), DATA_PATH=str(data))
     assert DONE in said
-    # A (real and imaginary part, and S4's rank-one correction) and B of 4 complex states, tied over the features
-    assert [n for n, lr in groups(said) if lr == 0.001] == [{"s4": 4 * (1 + 1 + 2 + 2), "s4d": 4 * (1 + 1 + 2)}[kernel]]
+    # A (real and imaginary part, and S4's rank-one correction) and B of 4 complex states in each of 8 features; no Δt
+    own = {"s4": 8 * 4 * (1 + 1 + 2 + 2), "s4d": 8 * 4 * (1 + 1 + 2)}[kernel]
+    assert [n for n, lr in groups(said) if lr == 0.001] == [own]
 
 
 def test_noisy_cifar_data_and_refusals(host, cifar):
