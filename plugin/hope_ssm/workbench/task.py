@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from hope_ssm.checks import check_choice
 from hope_ssm.workbench.backbone import MODELS
 from hope_ssm.workbench.coders import DECODERS, ENCODERS
+from hope_ssm.workbench.losses import LOSSES, METRICS
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
 from hope_ssm.workbench.streaming import streams
-
-LOSSES = {"cross_entropy": nn.functional.cross_entropy}
-METRICS = {"accuracy": lambda prediction, target: (prediction.argmax(-1) == target).float().mean()}
 
 
 class NonFiniteLossError(RuntimeError):

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
 from hope_ssm.checks import check_positive_number, nearest
-from hope_ssm.workbench.data import DataModule
+from hope_ssm.workbench.loaders import DataModule
 from hope_ssm.workbench.optimization import parameter_groups
 from hope_ssm.workbench.task import SequenceTask
 
