@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.utils.data import TensorDataset
 
+from hope_ssm.datasets.images import cut
+
 N_CLASSES = 10
 
 
@@ -32,7 +34,4 @@ def digits(seed: int = 42, *, test_split: float = 0.2, val_split: float = 0.1) -
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).unsqueeze(-1) / 16
     y = torch.tensor(labels, dtype=torch.long)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    n_test, n_val = round(len(x) * test_split), round(len(x) * val_split)
-    parts = dict(zip(("test", "val", "train"), order.tensor_split([n_test, n_test + n_val]), strict=True))
-    return {name: TensorDataset(x[index], y[index]) for name, index in parts.items()}
+    return cut(x, y, seed, test_split=test_split, val_split=val_split)

@@ -7,38 +7,44 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from hope_ssm.checks import check_lengths, check_positive_integer
+from hope_ssm.datasets.randomness import RandomDataset
 
 
-class NoiseTail(Dataset):
-    """x ↦ [x_1 … x_L, u_1 … u_M],  u_t uniform on [0, 1)^d.
+class NoiseTail(RandomDataset):
+    """x ↦ [x_1 … x_L, u_1 … u_M],  u_t uniform on [0, 1)^d: fresh in every epoch of training, fixed in evaluation.
 
     Args:
-        signals: data set of pairs (x (L, d), target).
+        signals: data set of pairs (x (L, d), target); if it has ``set_epoch``, it is told the epoch too.
         l_noise: M, at least 1.
-        seed: None for noise drawn afresh at every access (training, from torch's generator); a number for noise
-            that depends on it and the index alone (evaluation).
+        seed, split, fixed: of the noise, see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
 
     Source: arXiv 2405.13975, the noise-padded sequential CIFAR-10 experiment.
     """
 
-    def __init__(self, signals: Dataset, l_noise: int, seed: int | None = None) -> None:
+    def __init__(self, signals: Dataset, l_noise: int, seed: int, split: str, fixed: bool | None = None) -> None:
+        super().__init__(seed, split, fixed)
         self.signals = signals
         self.l_noise = check_positive_integer("l_noise", l_noise)
-        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.signals)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         x, target = self.signals[index][:2]
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        noise = torch.rand(self.l_noise, x.shape[-1], generator=generator, dtype=x.dtype)
-        return torch.cat([x, noise]), target
+        noise = self.generator(index).random((self.l_noise, x.shape[-1]), dtype=np.float32)
+        return torch.cat([x, torch.from_numpy(noise).to(x.dtype)]), target
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the noise, and the signals, of this epoch from now on."""
+        super().set_epoch(epoch)
+        if hasattr(self.signals, "set_epoch"):
+            self.signals.set_epoch(epoch)
 
 
 class TailPool(nn.Module):

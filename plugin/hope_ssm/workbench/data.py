@@ -1,51 +1,69 @@
-"""Data sets of the workbench, by the host's ``dataset._name_``: three torch data sets and their sizes."""
+"""Data sets by name, the host's ``dataset._name_``, or by the dotted path of a function, ``dataset._target_``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch.utils.data import Dataset
-
-from hope_ssm.datasets.digits import N_CLASSES, digits
-from hope_ssm.datasets.noise_tail import NoiseTail
+from hope_ssm.workbench import catalogue
 from hope_ssm.workbench.options import instantiate
+from hope_ssm.workbench.splits import Splits, pad, stack
+
+__all__ = ["DATASETS", "Splits", "make_splits", "pad", "register", "stack"]
+
+DATASETS: dict[str, Callable[..., Splits]] = {
+    "noisy-digits": catalogue.noisy_digits,
+    "mnist-5000": catalogue.small_mnist,
+    "noisy-mnist": catalogue.noisy_mnist,
+    "cifar": catalogue.sequential_cifar,
+    "noisy-cifar": catalogue.noisy_cifar,
+    "watch": catalogue.watch,
+    "delay": catalogue.delay,
+    "copying": catalogue.copying,
+    "adding": catalogue.adding,
+}
 
 
-@dataclass(frozen=True)
-class Splits:
-    """Pairs (x (L, d_input), target) for training, validation and test."""
+def register(name: str, factory: Callable[..., Splits]) -> None:
+    """Make ``factory`` the data set ``name``, in this process: its options are those of ``dataset``.
 
-    train: Dataset
-    val: Dataset
-    test: Dataset
-    d_input: int
-    d_output: int
-
-
-def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
-    """Digits as 64 steps, then ``l_noise`` steps of noise: fresh in training, fixed in evaluation."""
-    parts = digits(seed)
-    return Splits(
-        train=NoiseTail(parts["train"], l_noise),
-        val=NoiseTail(parts["val"], l_noise, seed=seed),
-        test=NoiseTail(parts["test"], l_noise, seed=seed + 1),
-        d_input=1,
-        d_output=N_CLASSES,
-    )
-
-
-DATASETS = {"noisy-digits": noisy_digits}
-HOST_ONLY = ("noisy-cifar",)
+    Raises:
+        ValueError: the name is another factory's.
+    """
+    if DATASETS.setdefault(name, factory) is not factory:
+        raise ValueError(f"a data set must have a name of its own; {name!r} is registered. Choose another name.")
 
 
 def make_splits(dataset: Mapping[str, Any]) -> Splits:
-    """Return the splits that the configuration ``dataset`` names; keys with leading underscores are the host's."""
+    """Return the splits that the configuration ``dataset`` names; further keys with leading underscores are dropped."""
     options = {key: value for key, value in dataset.items() if key == "_name_" or not key.startswith("_")}
-    if options.get("_name_") in HOST_ONLY:
-        raise ValueError(
-            f"dataset must be one of {', '.join(DATASETS)} in the workbench; {options['_name_']!r} uses the "
-            "readers of state-spaces/s4 and runs there only (python -m train …)."
+    target, datasets = dataset.get("_target_"), DATASETS
+    if target is not None:
+        options["_name_"], datasets = target, {target: _factory(target)}
+    splits = instantiate("dataset", datasets, options)
+    if not isinstance(splits, Splits):
+        raise TypeError(
+            f"the data set {options['_name_']!r} must return hope_ssm.workbench.data.Splits; got "
+            f"{type(splits).__name__}."
         )
-    return instantiate("dataset", DATASETS, options)
+    return splits
+
+
+def _factory(target: str) -> Callable[..., Splits]:
+    """The function at a dotted path; modules in the working directory are found too."""
+    module_name, _, name = str(target).rpartition(".")
+    wanted = f"dataset._target_ must be package.module.function; got {target!r}"
+    if not module_name:
+        raise ValueError(f"{wanted}.")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{wanted}, but there is no module {error.name!r}.") from error
+    if not callable(found):
+        raise ValueError(f"{wanted}, but {module_name} has no function {name!r}.")
+    return found

@@ -37,7 +37,7 @@ class DataModule(pl.LightningDataModule):
         self.loader["pin_memory"] = bool(self.loader.get("pin_memory")) and torch.cuda.is_available()
 
     def _loader(self, dataset: Dataset, **changed: Any) -> DataLoader:
-        options = {**self.loader, **changed}
+        options = {**self.loader, "collate_fn": self.splits.collate, **changed}
         if options.get("chunk_len") is not None:
             return ChunkLoader(dataset, **options)
         options.pop("chunk_len", None)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice
 from hope_ssm.workbench.backbone import MODELS
+from hope_ssm.workbench.batches import FirstBatch
 from hope_ssm.workbench.coders import DECODERS, ENCODERS
-from hope_ssm.workbench.losses import LOSSES, METRICS
+from hope_ssm.workbench.losses import LOSSES, METRICS, steps_of, weight
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
 from hope_ssm.workbench.streaming import streams
@@ -27,10 +28,17 @@ class SequenceTask(pl.LightningModule):
 
     Args:
         config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train.
-        d_input, d_output: features of the data and of the prediction.
+        d_input, d_output, l_output, n_tokens: sizes of the data, see ``splits.Splits``.
     """
 
-    def __init__(self, config: Mapping[str, Any], d_input: int, d_output: int) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        d_input: int,
+        d_output: int,
+        l_output: int | None = 0,
+        n_tokens: int | None = None,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.config = config
@@ -41,8 +49,10 @@ class SequenceTask(pl.LightningModule):
         self.metrics = {name: METRICS[check_choice("task.metrics", name, METRICS)] for name in task["metrics"]}
         self.model = instantiate("model", MODELS, config["model"])
         d_model = self.model.d_model
-        self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_input=d_input, d_model=d_model)
-        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, d_output=d_output)
+        data = {"d_input": d_input, "d_output": d_output, "l_output": l_output, "n_tokens": n_tokens}
+        self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_model=d_model, **data)
+        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, **data)
+        self.check = FirstBatch(task["loss"], d_input, d_output, n_tokens)
         self.streams = streams(config["train"].get("state"))
 
     def forward(self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None) -> Tensor:
@@ -64,16 +74,18 @@ class SequenceTask(pl.LightningModule):
 
     def _shared_step(self, batch: tuple, prefix: str, index: int) -> Tensor:
         """Loss of a batch (x, target) or (x, target, {"lengths": (B,), "reset": whether a sequence begins})."""
-        x, target, *more = batch
-        context = more[0] if more else {}
+        x, target, context = self.check.batch(prefix, batch)
         stream = self.streams[prefix]
         state = stream.before(self, x, index, context.get("reset"))
         prediction, state = self._predict(x, state, 1.0, context.get("lengths"))
         stream.after(state)
-        loss = self.loss(prediction, target)
+        self.check.target(prefix, prediction, target)
+        lengths = steps_of(x, prediction, context.get("lengths"))
+        loss = self.loss(prediction, target, lengths)
         values = {f"{prefix}/loss": loss}
-        values |= {f"{prefix}/{name}": metric(prediction, target) for name, metric in self.metrics.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(x), sync_dist=True)
+        values |= {f"{prefix}/{name}": metric(prediction, target, lengths) for name, metric in self.metrics.items()}
+        size = weight(prediction, lengths)
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     def training_step(self, batch: tuple, index: int) -> Tensor:

@@ -51,7 +51,8 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     pl.seed_everything(seed, workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"])
     plain = {group: config[group] for group in GROUPS}
-    return SequenceTask(plain, data.splits.d_input, data.splits.d_output), data
+    splits = data.splits
+    return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
 
 
 def describe(task: SequenceTask) -> str:

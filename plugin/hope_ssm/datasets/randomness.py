@@ -1,0 +1,62 @@
+"""Samples that are a pure function of (seed, split, epoch, index), whatever the workers and processes."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hope_ssm.checks import check_choice
+
+SPLITS = ("train", "val", "test")
+
+
+def check_seed(seed: Any) -> int:
+    """Return ``seed`` as an int if it is a whole number from 0 to 2⁶³ - 1; otherwise raise."""
+    wanted = "seed must be a whole number from 0 to 2**63 - 1"
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"{wanted}; got {seed!r} ({type(seed).__name__}).")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"{wanted}; got {seed}.")
+    return int(seed)
+
+
+class RandomDataset(Dataset):
+    """Sample = f(index, ξ),  ξ = Philox(key = (seed, split), counter = (epoch, index)): one stream of numbers a sample.
+
+    Philox is a block cipher of its counter, whose upper half is (epoch, index) here: the streams of two samples, of two
+    epochs, splits or seeds never share a block, and a sample does not depend on who asks for it, or when.
+
+    A data set that is not ``fixed`` changes from epoch to epoch. Whoever trains says which it is with :meth:`set_epoch`
+    before each; until someone does, every access draws its own epoch from torch's generator (as a host that knows
+    nothing of epochs needs).
+
+    Args:
+        seed: from 0 to 2⁶³ - 1.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        fixed: the same samples in every epoch; by default in evaluation alone.
+
+    Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
+    """
+
+    def __init__(self, seed: int, split: str, fixed: bool | None = None) -> None:
+        self.seed = check_seed(seed)
+        self.split = check_choice("split", split, SPLITS)
+        self.fixed = split != "train" if fixed is None else fixed
+        self._epoch = torch.tensor([-1]).share_memory_()  # seen by workers that live on from epoch to epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the samples of this epoch from now on, here and in running workers."""
+        self._epoch[0] = epoch
+
+    def generator(self, index: int) -> np.random.Generator:
+        """Return the random numbers of sample ``index`` from their beginning."""
+        epoch = 0 if self.fixed else int(self._epoch)
+        if epoch < 0:
+            epoch = int(torch.randint(2**63 - 1, ()))
+        return np.random.Generator(
+            np.random.Philox(key=[self.seed, SPLITS.index(self.split)], counter=[0, 0, epoch, index])
+        )

@@ -1,0 +1,64 @@
+"""What a data set is to the workbench: three torch data sets, their sizes, and how samples become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset, default_collate
+
+
+def stack(samples: list[tuple]) -> Any:
+    """(x (L, d), y), … ↦ (x (B, L, d), y (B, …)): samples of one shape.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    try:
+        return default_collate(samples)
+    except RuntimeError:
+        shapes = sorted({tuple(part.shape) for sample in samples for part in sample[:1] if isinstance(part, Tensor)})
+        raise ValueError(
+            f"the samples of a batch must have one shape; got inputs of {', '.join(map(str, shapes[:3]))}, or targets "
+            "that differ. For sequences of different lengths give Splits(…, collate=pad)."
+        ) from None
+
+
+def pad(samples: list[tuple]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(x (L_i, d), y), … ↦ (x (B, max L_i, d), y (B, …), {"lengths": (L_1 … L_B)}), with zeros after each end.
+
+    Tokens x (L_i,) likewise. Targets of every step, y (L_i, …), are padded as x is.
+    """
+    xs, ys = ([torch.as_tensor(part) for part in column] for column in zip(*samples, strict=True))
+    lengths = torch.tensor([len(x) for x in xs])
+    every_step = all(y.ndim > 0 and len(y) == len(x) for x, y in zip(xs, ys, strict=True))
+    y = pad_sequence(ys, batch_first=True) if every_step else torch.stack(ys)
+    return pad_sequence(xs, batch_first=True), y, {"lengths": lengths}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Pairs (x, y) for training, validation and test.
+
+    Attributes:
+        train, val, test: torch data sets. One whose samples change from epoch to epoch has ``set_epoch(epoch)``.
+        d_input: features of x (L, d_input); of no account for tokens x (L,).
+        d_output: classes, or numbers a prediction has.
+        l_output: steps a prediction has: 0 for one prediction a sequence (y is a class, or (d_output,)), k for the last
+            k steps and None for all (y is (k,) classes, or (k, d_output)).
+        n_tokens: size of the alphabet, if x are tokens 0 … n_tokens - 1.
+        collate: makes a batch of samples: ``stack``, or ``pad`` for sequences of different lengths.
+    """
+
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    d_input: int
+    d_output: int
+    l_output: int | None = 0
+    n_tokens: int | None = None
+    collate: Callable[[list[tuple]], Any] | None = stack
