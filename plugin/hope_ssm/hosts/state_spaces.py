@@ -77,7 +77,7 @@ def register_kernels(module: ModuleType) -> None:
 
 
 def register_datasets(module: ModuleType) -> None:
-    """Add those of ``state_spaces_data``, ``noisy-digits`` for one, to the data sets of the host's ``src.dataloaders``."""
+    """Add the classes of ``state_spaces_data`` to the data sets of the host's ``src.dataloaders``."""
     table = module.SequenceDataset.registry
     before = dict(table)
     # The host's base class enters each subclass into the table when it is defined.
