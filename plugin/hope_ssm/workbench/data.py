@@ -40,9 +40,13 @@ def register(name: str, factory: Callable[..., Splits]) -> None:
 def make_splits(dataset: Mapping[str, Any]) -> Splits:
     """Return the splits that the configuration ``dataset`` names; further keys with leading underscores are dropped."""
     options = {key: value for key, value in dataset.items() if key == "_name_" or not key.startswith("_")}
-    target, datasets = dataset.get("_target_"), DATASETS
+    datasets, target = DATASETS, dataset.get("_target_")
     if target is not None:
         options["_name_"], datasets = target, {target: _factory(target)}
+    elif options.get("_name_") is None:
+        raise ValueError(
+            "dataset._target_ must be package.module.function, or dataset._name_ the name of a data set; got neither."
+        )
     splits = instantiate("dataset", datasets, options)
     if not isinstance(splits, Splits):
         raise TypeError(

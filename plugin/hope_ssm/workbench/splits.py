@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, default_collate
 
+from hope_ssm.checks import check_positive_integer
+
 
 def stack(samples: list[tuple]) -> Any:
     """(x (L, d), y), … ↦ (x (B, L, d), y (B, …)): samples of one shape.
@@ -62,3 +64,14 @@ class Splits:
     l_output: int | None = 0
     n_tokens: int | None = None
     collate: Callable[[list[tuple]], Any] | None = stack
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            part = getattr(self, name)
+            if not (hasattr(part, "__getitem__") and hasattr(part, "__len__") and len(part)):
+                raise ValueError(
+                    f"Splits.{name} must be a data set with a length of at least 1 and samples by number; got "
+                    f"{part if part is None or isinstance(part, (list, tuple)) else type(part).__name__}."
+                )
+        check_positive_integer("Splits.d_input", self.d_input)
+        check_positive_integer("Splits.d_output", self.d_output)
