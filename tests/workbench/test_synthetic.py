@@ -169,7 +169,12 @@ def test_sizes_that_the_model_needs():
         ("copying", {"lag": True, "reverse": True}, ValueError, "lag must stand alone"),
         ("copying", {"l_memorize": 0}, ValueError, "l_memorize must be a whole number of at least 1; got 0"),
         ("adding", {"l_max": 1}, ValueError, "l_max must be at least 2, one step in each half; got 1"),
-        ("adding", {"val_split": 0}, ValueError, "val_split must leave training and validation samples of 50000; got 0"),
+        (
+            "adding",
+            {"val_split": 0},
+            ValueError,
+            "val_split must leave training and validation samples of 50000; got 0",
+        ),
     ],
 )
 def test_bad_options(make, options, error, message):

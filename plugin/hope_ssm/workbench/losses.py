@@ -39,7 +39,9 @@ def like(prediction: Tensor, target: Tensor) -> Tensor:
 
 def _accuracy(prediction: Tensor, target: Tensor, k: int = 1) -> Tensor:
     """Share of targets among the k likeliest classes."""
-    return (prediction.topk(k, dim=-1).indices == target.unsqueeze(-1)).any(-1).float().mean()
+    return (
+        (prediction.topk(min(k, prediction.shape[-1]), dim=-1).indices == target.unsqueeze(-1)).any(-1).float().mean()
+    )
 
 
 def _binary_accuracy(prediction: Tensor, target: Tensor) -> Tensor:
