@@ -79,11 +79,11 @@ def test_too_few_steps_and_lengths_that_are_not_there(decoder, lengths, message)
 
 
 def test_bad_options_of_decoders():
-    with pytest.raises(ValueError, match="decoder.mode must be one of .*; got 'pol'. Did you mean 'pool'"):
+    with pytest.raises(ValueError, match=r"decoder.mode must be one of .*; got 'pol'. Did you mean 'pool'"):
         SequenceDecoder(H, 2, "pol")
-    with pytest.raises(ValueError, match="decoder.l_output must be a whole number of at least 1; got -1"):
+    with pytest.raises(ValueError, match=r"decoder.l_output must be a whole number of at least 1; got -1"):
         SequenceDecoder(H, 2, l_output=-1)
-    with pytest.raises(TypeError, match="decoder.use_lengths must be true or false; got 'yes'"):
+    with pytest.raises(TypeError, match=r"decoder.use_lengths must be true or false; got 'yes'"):
         SequenceDecoder(H, 2, use_lengths="yes")
     assert set(DECODERS) == {"sequence", "tail_pool"}
 
