@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -24,3 +25,18 @@ def hope(tmp_path: Path):
         )
 
     return run
+
+
+@pytest.fixture
+def cifar_files(tmp_path: Path):
+    """A folder with CIFAR-10's, of 10 random images a file; the pixels (60, 32, 32, 3), classes in the files' order."""
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    classes = np.tile(np.arange(10, dtype=np.uint8), 6)
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    for k, name in enumerate(names):
+        with (folder / name).open("wb") as file:
+            for i in range(10 * k, 10 * k + 10):
+                file.write(bytes([classes[i]]) + pixels[i].transpose(2, 0, 1).tobytes())
+    return tmp_path, pixels, classes

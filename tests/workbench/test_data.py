@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from hope_ssm.datasets.digits import digits
 from hope_ssm.datasets.noise_tail import NoiseTail, TailPool
-from hope_ssm.workbench.data import noisy_digits
+from hope_ssm.workbench.catalogue import noisy_digits
 from hope_ssm.workbench.loaders import DataModule
 
 
@@ -43,6 +43,8 @@ def test_noise_is_fresh_in_training_and_fixed_in_evaluation():
         assert torch.equal(part[0][0], part[0][0])
         assert not torch.equal(part[0][0][64:], part[1][0][64:])
     assert not torch.equal(splits.val[0][0][64:], splits.test[0][0][64:])
+    splits.train.set_epoch(0)
+    assert torch.equal(splits.train[0][0], splits.train[0][0])
 
 
 def test_training_noise_differs_between_workers():
@@ -77,4 +79,4 @@ def test_bad_options(dataset, loader, error, message):
 
 def test_noise_tail_refuses_an_empty_tail():
     with pytest.raises(ValueError, match="l_noise must be a whole number of at least 1; got 0"):
-        NoiseTail([], 0)
+        NoiseTail([], 0, 0, "train")

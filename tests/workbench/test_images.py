@@ -17,22 +17,7 @@ from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.workbench import catalogue
 from hope_ssm.workbench.data import make_splits
 
-N = 10  # records a file
-
-
-@pytest.fixture
-def files(tmp_path):
-    """CIFAR-10's folder with N random images a file; the pixels (60, 32, 32, 3) and classes in the order of files."""
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (6 * N, 32, 32, 3), dtype=np.uint8)
-    classes = np.tile(np.arange(N, dtype=np.uint8), 6)
-    for k, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
-        with (folder / name).open("wb") as file:
-            for image, label in zip(pixels[k * N : (k + 1) * N], classes[k * N : (k + 1) * N], strict=True):
-                file.write(bytes([label]) + image.transpose(2, 0, 1).tobytes())
-    return tmp_path, pixels, classes
+N = 10  # images a file
 
 
 def test_mnist_is_whole_and_shuffled():
@@ -90,8 +75,8 @@ def test_noisy_mnist_is_the_image_and_the_noise(noise):
 
 
 @pytest.mark.parametrize("grayscale", [False, True])
-def test_cifar_is_the_pixels_row_by_row_with_mean_0_and_deviation_1(files, grayscale):
-    root, pixels, classes = files
+def test_cifar_is_the_pixels_row_by_row_with_mean_0_and_deviation_1(cifar_files, grayscale):
+    root, pixels, classes = cifar_files
     splits = catalogue.sequential_cifar(str(root), grayscale=grayscale)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [45, 5, 10]
     assert splits.d_input == (1 if grayscale else 3)
@@ -107,8 +92,8 @@ def test_cifar_is_the_pixels_row_by_row_with_mean_0_and_deviation_1(files, grays
         np.testing.assert_allclose(back.reshape(32, 32, -1) * 255, image, atol=1e-4)
 
 
-def test_cifar_s_validation_images_are_the_host_s_and_no_training_images(files):
-    root, pixels, classes = files
+def test_cifar_s_validation_images_are_the_host_s_and_no_training_images(cifar_files):
+    root, pixels, classes = cifar_files
     splits = catalogue.sequential_cifar(str(root), seed=11, val_split=0.2)
     expected = torch.randperm(5 * N, generator=torch.Generator().manual_seed(11))
     for part, own in ((splits.train, expected[:40]), (splits.val, expected[40:])):
@@ -118,8 +103,8 @@ def test_cifar_s_validation_images_are_the_host_s_and_no_training_images(files):
             assert part.images[i].numpy().tobytes() == pixels[k].transpose(2, 0, 1).tobytes()
 
 
-def test_cifar_s_options(files):
-    root, pixels, _ = files
+def test_cifar_s_options(cifar_files):
+    root, pixels, _ = cifar_files
     plain = catalogue.sequential_cifar(str(root)).test[0][0]
     assert torch.equal(catalogue.sequential_cifar(str(root), permute="br").test[0][0], plain[bit_reversal(1024)])
     tokens = catalogue.sequential_cifar(str(root), grayscale=True, tokenize=True)
@@ -128,8 +113,8 @@ def test_cifar_s_options(files):
     assert tokens.test[0][0].tolist() == grey.flatten().tolist()
 
 
-def test_augmentation_is_a_crop_of_the_mirrored_surroundings_or_its_mirror_image(files):
-    splits = catalogue.sequential_cifar(str(files[0]), augment=True)
+def test_augmentation_is_a_crop_of_the_mirrored_surroundings_or_its_mirror_image(cifar_files):
+    splits = catalogue.sequential_cifar(str(cifar_files[0]), augment=True)
     train = splits.train
     assert not splits.val.augment
     mean, deviation = (torch.tensor(v) for v in cifar.COLOUR)
@@ -153,8 +138,8 @@ def test_augmentation_is_a_crop_of_the_mirrored_surroundings_or_its_mirror_image
 
 
 @pytest.mark.parametrize("where", ["dataset.data_dir", "dataset.data_dir of the files", "DATA_PATH"])
-def test_noisy_cifar_in_the_workbench(files, where, monkeypatch):
-    root = files[0]
+def test_noisy_cifar_in_the_workbench(cifar_files, where, monkeypatch):
+    root = cifar_files[0]
     config = {"_name_": "noisy-cifar", "l_noise": 20, "__l_max": None}
     if where == "DATA_PATH":
         (root / "cifar").mkdir()
@@ -183,8 +168,8 @@ def test_absent_files_say_where_to_put_what(tmp_path, monkeypatch):
         catalogue.noisy_cifar()
 
 
-def test_damaged_files_are_refused(files):
-    root = files[0]
+def test_damaged_files_are_refused(cifar_files):
+    root = cifar_files[0]
     file = root / "cifar-10-batches-bin" / "data_batch_3.bin"
     whole = file.read_bytes()
     for content, message in (
@@ -210,7 +195,7 @@ def test_damaged_files_are_refused(files):
         (catalogue.small_mnist, {"test_split": 0}, "must leave no split of 5000 images empty; got 0 and 0.1"),
     ],
 )
-def test_bad_options(files, make, options, message):
-    place = {"data_dir": str(files[0])} if make is catalogue.sequential_cifar else {}
+def test_bad_options(cifar_files, make, options, message):
+    place = {"data_dir": str(cifar_files[0])} if make is catalogue.sequential_cifar else {}
     with pytest.raises(ValueError, match=message):
         make(**place, **options)
