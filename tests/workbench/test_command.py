@@ -45,7 +45,7 @@ def test_two_ranks_on_the_cpu(hope, tmp_path):
         (["train", *TINY, "experiment=hope/noisydigits"], "got 'noisydigits'. Did you mean 'noisy-digits'?"),
         (["train", *TINY, "kernal=hope"], "has no key 'kernal'"),
         (["train", *TINY, "pipeline=noisy-cifar"], "data_batch_1.bin is not there. Unpack cifar-10-binary.tar.gz in"),
-        (["train", *TINY, "dataset=own", "~dataset.l_noise"], "must be package.module.function"),
+        (["train", "pipeline=own"], "must be package.module.function"),
         (["train", *TINY, "kernel=hope", "model.layer.dt_min=-1"], "dt_min must be a finite number above 0; got -1"),
         (["train", *TINY, "kernel=hope", "train.ckpt=nothing.ckpt"], "'nothing.ckpt' is no file"),
         (["trian"], "got 'trian'. Did you mean 'train'?"),

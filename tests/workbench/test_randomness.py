@@ -16,8 +16,10 @@ from hope_ssm.datasets.randomness import RandomDataset
 class Draws(RandomDataset):
     """Three 32-bit numbers a sample."""
 
+    n = 6
+
     def __len__(self):
-        return 6
+        return self.n
 
     def __getitem__(self, index):
         return torch.from_numpy(self.generator(index).integers(0, 2**32, 3))
@@ -41,10 +43,20 @@ def test_every_part_of_the_address_counts():
     for seed in (0, 1, 2**63 - 1):
         for split in ("train", "val", "test"):
             draws = Draws(seed, split, fixed=False)
+            draws.n = 2**41
             for epoch in [*range(18), 2**31, 2**40]:
                 draws.set_epoch(epoch)
                 seen |= {tuple(draws[index].tolist()) for index in [*range(18), 2**31, 2**40]}
     assert len(seen) == 3 * 3 * 20 * 20
+
+
+def test_a_data_set_ends():
+    """So that a loop over it does."""
+    draws = Draws(0, "val")
+    assert len(list(draws)) == 6
+    assert torch.equal(draws[-1], draws[5])
+    with pytest.raises(IndexError):
+        draws[6]
 
 
 def test_fresh_in_training_and_fixed_in_evaluation():

@@ -122,8 +122,8 @@ def test_splits_share_no_sample_and_follow_the_seed(name):
     for part in ("train", "val", "test"):
         data = getattr(splits, part)
         data.set_epoch(0)
-        for i in range(len(data)):
-            rows.setdefault(tuple(data[i][0].flatten().tolist()), set()).add(part)
+        for x, _ in data:
+            rows.setdefault(tuple(x.flatten().tolist()), set()).add(part)
     assert len(rows) == 62
     for data in (splits.val, splits.test):
         twin, stranger = (getattr(s, data.split) for s in (again, other))

@@ -53,7 +53,8 @@ class RandomDataset(Dataset):
         self._epoch[0] = epoch
 
     def generator(self, index: int) -> np.random.Generator:
-        """Return the random numbers of sample ``index`` from their beginning."""
+        """Return the random numbers of sample ``index`` from their beginning; raise ``IndexError`` if there is none."""
+        index = range(len(self))[index]  # type: ignore[arg-type]
         epoch = 0 if self.fixed else int(self._epoch)
         if epoch < 0:
             epoch = int(torch.randint(2**63 - 1, ()))
