@@ -99,6 +99,7 @@ def test_wrappers_hand_the_epoch_on():
 
     tail = NoiseTail(Signals(0, "train"), 4, 0, "train")
     tail.set_epoch(0)
+    assert tail.generator(0).random() != tail.signals.generator(0).random()
     first = tail[0][0]
     tail.set_epoch(1)
     assert not torch.isin(tail[0][0], first).any()

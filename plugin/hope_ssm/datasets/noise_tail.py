@@ -27,6 +27,8 @@ class NoiseTail(RandomDataset):
     Source: arXiv 2405.13975, the noise-padded sequential CIFAR-10 experiment.
     """
 
+    stream = 1
+
     def __init__(self, signals: Dataset, l_noise: int, seed: int, split: str, fixed: bool | None = None) -> None:
         super().__init__(seed, split, fixed)
         self.signals = signals

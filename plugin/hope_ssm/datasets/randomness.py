@@ -25,10 +25,11 @@ def check_seed(seed: Any) -> int:
 
 
 class RandomDataset(Dataset):
-    """Sample = f(index, ξ),  ξ = Philox(key = (seed, split), counter = (epoch, index)): one stream of numbers a sample.
+    """Sample = f(index, ξ),  ξ = Philox(key = (seed, split), counter = (stream, epoch, index)).
 
-    Philox is a block cipher of its counter, whose upper half is (epoch, index) here: the streams of two samples, of two
-    epochs, splits or seeds never share a block, and a sample does not depend on who asks for it, or when.
+    Philox is a block cipher of its counter, which begins at (0, stream, epoch, index) here and goes on in its lowest
+    word: under one key no two samples or epochs share a block, and seeds and splits are keys. So a sample does not
+    depend on who asks for it, or when.
 
     A data set that is not ``fixed`` changes from epoch to epoch. Whoever trains says which it is with :meth:`set_epoch`
     before each; until someone does, every access draws its own epoch from torch's generator (as a host that knows
@@ -41,6 +42,8 @@ class RandomDataset(Dataset):
 
     Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
     """
+
+    stream = 0  # another where one data set wraps another, so that they draw different numbers
 
     def __init__(self, seed: int, split: str, fixed: bool | None = None) -> None:
         self.seed = check_seed(seed)
@@ -59,5 +62,5 @@ class RandomDataset(Dataset):
         if epoch < 0:
             epoch = int(torch.randint(2**63 - 1, ()))
         return np.random.Generator(
-            np.random.Philox(key=[self.seed, SPLITS.index(self.split)], counter=[0, 0, epoch, index])
+            np.random.Philox(key=[self.seed, SPLITS.index(self.split)], counter=[0, self.stream, epoch, index])
         )
