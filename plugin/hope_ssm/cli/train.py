@@ -28,7 +28,8 @@ def run(arguments: list[str]) -> int:
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         try:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            metrics = train(plain, HydraConfig.get().runtime.output_dir).metrics
+            command = ["hope", "train", *HydraConfig.get().overrides.task]
+            metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise

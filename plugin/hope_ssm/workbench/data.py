@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class Splits:
     test: Dataset
     d_input: int
     d_output: int
+    collate: Callable | None = None  # torch's if None
 
 
 def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
