@@ -59,8 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return importlib.import_module(f"hope_ssm.cli.{command}").run(arguments[1:])
     except KeyboardInterrupt as stop:
-        print(f"hope: {stop or 'interrupted.'}", file=sys.stderr)
+        print(f"hope: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, head for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if full:
             raise
