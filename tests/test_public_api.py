@@ -32,8 +32,8 @@ def run(code):
 
 def test_names():
     assert sorted(hope_ssm.__all__) == [
-        "HopeKernel", "__version__", "convolution_kernel", "hankel_matrix", "hankel_singular_values", "registry",
-        "transfer_function",
+        "HopeKernel", "__version__", "convolution_kernel", "hankel_matrix", "hankel_singular_values", "load",
+        "registry", "transfer_function",
     ]  # fmt: skip
     assert dir(hope_ssm) == sorted(hope_ssm.__all__)
     for name in hope_ssm.__all__:

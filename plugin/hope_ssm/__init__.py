@@ -15,6 +15,7 @@ _HOME = {
     "convolution_kernel": "hope_ssm.convolution",
     "hankel_matrix": "hope_ssm.hankel",
     "hankel_singular_values": "hope_ssm.hankel",
+    "load": "hope_ssm.workbench.evaluation",
     "transfer_function": "hope_ssm.transfer",
 }
 
@@ -24,6 +25,7 @@ __all__ = [
     "convolution_kernel",
     "hankel_matrix",
     "hankel_singular_values",
+    "load",
     "registry",
     "transfer_function",
 ]
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from hope_ssm.hankel import hankel_matrix, hankel_singular_values
     from hope_ssm.kernels.hope import HopeKernel
     from hope_ssm.transfer import transfer_function
+    from hope_ssm.workbench.evaluation import load
 
 
 def __getattr__(name: str) -> Any:

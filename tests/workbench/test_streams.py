@@ -11,7 +11,8 @@ from hope_ssm.workbench.backbone import SequenceModel
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.convolution import FFTConvolution
 from hope_ssm.workbench.layers import S4Block
-from hope_ssm.workbench.streaming import ChunkLoader, Stream, detached, streams
+from hope_ssm.workbench.loaders import ChunkLoader
+from hope_ssm.workbench.streaming import Stream, detached, streams
 from hope_ssm.workbench.training import build, train
 from tiny import TINY
 

@@ -19,7 +19,12 @@ def run(arguments: list[str]) -> int:
         prog="hope demo",
         description="Train HOPE and S4D on handwritten digits followed by noise, classified from the noise alone.",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where results go (default: runs/demo)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/demo"),
+        help="where results go, in place of an earlier demo's (default: runs/demo)",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds per row (default: 3)")
     parser.add_argument("overrides", nargs="*", help="overrides for every run, e.g. trainer.max_epochs=2")
     options = parser.parse_args(arguments)

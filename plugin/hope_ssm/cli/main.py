@@ -12,6 +12,9 @@ FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for th
 
 COMMANDS = {
     "train": "train one configuration, or a sweep with -m, in the workbench",
+    "evaluate": "evaluate a trained model, also under other options of its data",
+    "runs": "list the runs below a directory",
+    "report": "a sweep as one table: mean and standard deviation over seeds, sizes, speed, memory, curves",
     "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
     "kernels": "print the registry of kernels",
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
@@ -55,9 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
     full = os.environ.get(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
     try:
         return importlib.import_module(f"hope_ssm.cli.{command}").run(arguments[1:])
-    except KeyboardInterrupt:
-        print("hope: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"hope: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, head for example, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if full:
             raise

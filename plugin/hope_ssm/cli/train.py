@@ -28,7 +28,8 @@ def run(arguments: list[str]) -> int:
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         try:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            metrics = train(plain, HydraConfig.get().runtime.output_dir).metrics
+            command = ["hope", "train", *HydraConfig.get().overrides.task]
+            metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
@@ -40,7 +41,8 @@ def run(arguments: list[str]) -> int:
 
     os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors to cli.main, which prints them as the user chose
-    sys.argv = [original[0], *arguments]
+    flags = [word for word in arguments if word in ("-m", "--multirun")]  # Hydra takes them before the overrides only
+    sys.argv = [original[0], *flags, *(word for word in arguments if word not in flags)]
     try:
         hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
     except Exception as error:

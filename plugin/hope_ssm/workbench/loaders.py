@@ -1,20 +1,81 @@
-"""Data loaders: the splits of a data set in batches, or in chunks."""
+"""Data loaders: the splits of a data set in batches, or in chunks, in an order that depends on seed and epoch alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
-from hope_ssm.checks import nearest
+from hope_ssm.checks import check_positive_integer, nearest
 from hope_ssm.workbench.data import make_splits
-from hope_ssm.workbench.streaming import ChunkLoader
+from hope_ssm.workbench.seeding import mixed, seed_epoch
 
 LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
 LOADER_OPTIONS += ("chunk_len",)
+
+
+class ChunkLoader(DataLoader):
+    """(x (B, L, d), y) ↦ (x[:, :c], y, {"reset": True}), (x[:, c:2c], y, {"reset": False}), …  with c = ``chunk_len``.
+
+    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk.
+    chunk_len None leaves the batches whole.
+    """
+
+    def __init__(self, *args: Any, chunk_len: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
+
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__() if self.chunk_len is None else self._chunks(super().__iter__())
+
+    def _chunks(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor, dict[str, bool]]]:
+        for x, y, *more in batches:
+            if more:
+                raise ValueError("loader.chunk_len needs batches (x, y); got more, lengths for example.")
+            along = y.ndim > 1 and y.shape[1] == x.shape[1]
+            chunks = x.split(self.chunk_len, dim=1)
+            targets = y.split(self.chunk_len, dim=1) if along else [y] * len(chunks)
+            for i, (part, target) in enumerate(zip(chunks, targets, strict=True)):
+                yield part, target, {"reset": i == 0}
+
+    def __len__(self) -> int:
+        chunks = 1 if self.chunk_len is None else -(-self.dataset[0][0].shape[0] // self.chunk_len)
+        return super().__len__() * chunks
+
+
+class TrainingLoader(ChunkLoader):
+    """Every epoch in an order of its own, each process its share, and all its randomness from (seed, epoch, rank).
+
+    A data set with the method ``set_epoch(epoch)`` is told the epoch. The global generators are seeded as well, which
+    makes whatever draws from them in the epoch, dropout say, repeatable after a resume.
+
+    Args:
+        dataset: of the training split.
+        seed: of the run; rank, world_size: of this process.
+        options: of :class:`ChunkLoader`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True, **options: Any
+    ) -> None:
+        sampler = DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
+        super().__init__(
+            dataset, sampler=sampler, drop_last=drop_last, generator=torch.Generator().manual_seed(0), **options
+        )
+        self.seed, self.rank = seed, rank
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self.sampler.epoch
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+        self.generator.manual_seed(mixed(self.seed, epoch, self.rank))  # of the workers
+        seed_epoch(self.seed, epoch, self.rank)
+        return super().__iter__()
 
 
 class DataModule(pl.LightningDataModule):
@@ -23,34 +84,44 @@ class DataModule(pl.LightningDataModule):
     Args:
         dataset: configuration with ``_name_``; keys with leading underscores are the host's and not passed on.
         loader: options of ``torch.utils.data.DataLoader``; ``drop_last`` holds for training only. ``chunk_len`` cuts
-            sequences into chunks, see ``streaming``.
+            sequences into chunks, see ``streaming``. ``batch_size`` is that of each process.
+        seed: of the run, for the order of the training samples.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any]) -> None:
+    def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any], seed: int = 0) -> None:
         super().__init__()
         self.splits = make_splits(dataset)
         for key in loader:
             if key not in LOADER_OPTIONS:
                 valid = ", ".join(LOADER_OPTIONS)
                 raise TypeError(f"loader has no option {key!r}; valid are {valid}.{nearest(key, LOADER_OPTIONS)}")
-        self.loader = dict(loader)
-        self.loader["pin_memory"] = bool(self.loader.get("pin_memory")) and torch.cuda.is_available()
-
-    def _loader(self, dataset: Dataset, **changed: Any) -> DataLoader:
-        options = {**self.loader, "collate_fn": self.splits.collate, **changed}
-        if options.get("chunk_len") is not None:
-            return ChunkLoader(dataset, **options)
-        options.pop("chunk_len", None)
-        return DataLoader(dataset, **options)
+        self.seed = seed
+        self.loader = {**loader, "collate_fn": self.splits.collate}
+        self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
+        self.loader["drop_last"] = bool(loader.get("drop_last"))
 
     def train_dataloader(self) -> DataLoader:
-        """Return the shuffled training loader."""
-        return self._loader(self.splits.train, shuffle=True)
+        """Return the shuffled training loader, at the epoch that comes next."""
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        size = len(self.splits.train) // world_size  # type: ignore[arg-type]
+        if self.loader["drop_last"] and size < self.loader.get("batch_size", 1):
+            raise ValueError(
+                f"a process must have at least loader.batch_size={self.loader['batch_size']} training samples with "
+                f"loader.drop_last=true; it has {size}. Lower loader.batch_size or set loader.drop_last=false."
+            )
+        loader = TrainingLoader(self.splits.train, seed=self.seed, rank=rank, world_size=world_size, **self.loader)
+        # Lightning tells the sampler its epoch before each but the first of a process, the one after a resume.
+        loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer is not None else 0)
+        return loader
+
+    def _evaluation(self, dataset: Dataset) -> DataLoader:
+        return ChunkLoader(dataset, **{**self.loader, "drop_last": False})
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation loader."""
-        return self._loader(self.splits.val, drop_last=False)
+        return self._evaluation(self.splits.val)
 
     def test_dataloader(self) -> DataLoader:
         """Return the test loader."""
-        return self._loader(self.splits.test, drop_last=False)
+        return self._evaluation(self.splits.test)

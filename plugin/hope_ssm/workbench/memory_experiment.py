@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.report import spread
 from hope_ssm.workbench.training import Run, train
 
 COMMON = ["experiment=hope/noisy-digits", "trainer.accelerator=cpu"]
@@ -43,20 +45,14 @@ class Row:
             self.setting,
             f"{self.kernel_parameters:,}",
             f"{self.parameters:,}",
-            spread(self.accuracies, scale=100, digits=1),
-            spread(self.steps_per_second, digits=1),
-            spread(self.kernel_milliseconds, digits=2),
+            spread(self.accuracies, 1, scale=100),
+            spread(self.steps_per_second, 1),
+            spread(self.kernel_milliseconds, 2),
         ]
 
 
 KERNEL_TIME = "kernel ms (one layer, forward + backward)"
 HEADINGS = ["kernel", "Δt", "kernel parameters", "parameters", "test accuracy %", "steps / s", KERNEL_TIME]
-
-
-def spread(values: list[float], *, scale: float = 1.0, digits: int) -> str:
-    """Return "mean ± standard deviation" (of the sample; ± – for a single value)."""
-    deviation = f"{scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else "–"
-    return f"{scale * statistics.fmean(values):.{digits}f} ± {deviation}"
 
 
 def rows() -> list[Row]:
@@ -87,7 +83,7 @@ def run(
     Args:
         table: rows to fill.
         seeds: for initialization, batches and noise.
-        directory: one folder a run is made in it.
+        directory: one folder a run is made in it; one of the same name is replaced.
         extra: further overrides, for all rows.
         tick: called with row and seed before each run; returns what to call after each step.
     """
@@ -95,6 +91,8 @@ def run(
         for row in table:
             overrides = [*COMMON, *row.overrides, f"train.seed={seed}", "+trainer.enable_progress_bar=false", *extra]
             name = f"{row.kernel}-{row.setting.replace(' ', '-')}-seed{seed}"
+            if (directory / name).exists():
+                shutil.rmtree(directory / name)  # of an earlier demo
             result = train(compose(overrides), directory / name, callbacks=[_Tick(tick(row, seed))])
             _record(row, result, length=64 + result.task.config["dataset"]["l_noise"])
 

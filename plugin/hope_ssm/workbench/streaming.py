@@ -1,43 +1,17 @@
-"""Long sequences in consecutive chunks: batches cut along time, and the state carried from one to the next."""
+"""Long sequences in consecutive chunks: the state carried from one batch to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from hope_ssm.checks import check_choice, check_positive_integer, nearest
+from hope_ssm.checks import check_choice, nearest
 
 MODES = ("none", "reset", "bptt", "tbptt")
 OPTIONS = ("mode", "n_context", "n_context_eval")
-
-
-class ChunkLoader(DataLoader):
-    """(x (B, L, d), y) ↦ (x[:, :c], y, {"reset": True}), (x[:, c:2c], y, {"reset": False}), …  with c = ``chunk_len``.
-
-    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk.
-    """
-
-    def __init__(self, *args: Any, chunk_len: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chunk_len = check_positive_integer("loader.chunk_len", chunk_len)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, dict[str, bool]]]:
-        for x, y, *more in super().__iter__():
-            if more:
-                raise ValueError("loader.chunk_len needs batches (x, y); got more, lengths for example.")
-            along = y.ndim > 1 and y.shape[1] == x.shape[1]
-            chunks = x.split(self.chunk_len, dim=1)
-            targets = y.split(self.chunk_len, dim=1) if along else [y] * len(chunks)
-            for i, (part, target) in enumerate(zip(chunks, targets, strict=True)):
-                yield part, target, {"reset": i == 0}
-
-    def __len__(self) -> int:
-        length = self.dataset[0][0].shape[0]
-        return super().__len__() * -(-length // self.chunk_len)
 
 
 def detached(state: Any) -> Any:

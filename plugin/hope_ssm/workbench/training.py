@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
-import json
 import logging
 import os
-import statistics
-import time
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
+import yaml
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from hope_ssm.checks import check_positive_number, nearest
+from hope_ssm.workbench import callbacks as parts
 from hope_ssm.workbench.loaders import DataModule
+from hope_ssm.workbench.memory import PeakMemory
 from hope_ssm.workbench.optimization import parameter_groups
+from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume
+from hope_ssm.workbench.run_directory import LAST, METRICS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
 
 GROUPS = ("train", "trainer", "loader", "dataset", "task", "encoder", "decoder", "model", "optimizer", "scheduler")
+OPTIONAL_GROUPS = ("callbacks", "wandb")
 
 _logger = logging.getLogger("hope_ssm.workbench")
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """The user stopped the training; the message says how to go on."""
 
 
 def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     """Return the model, initialized from ``train.seed``, and its data; raise if the configuration is not whole."""
     for key in config:
-        if key not in GROUPS and config[key] is not None:
-            raise ValueError(
-                f"the configuration has no group {key!r}; valid are {', '.join(GROUPS)}.{nearest(key, GROUPS)}"
-            )
+        if key not in GROUPS + OPTIONAL_GROUPS and config[key] is not None:
+            valid = ", ".join(GROUPS + OPTIONAL_GROUPS)
+            raise ValueError(f"the configuration has no group {key!r}; valid are {valid}.{nearest(key, GROUPS)}")
     missing = [group for group in GROUPS if config.get(group) is None]
     if missing:
         raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; {', '.join(missing)} missing.")
@@ -49,7 +56,7 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
                 f"trainer has no option {key!r}; it takes those of Lightning's Trainer.{nearest(key, valid)}"
             )
     pl.seed_everything(seed, workers=True, verbose=False)
-    data = DataModule(config["dataset"], config["loader"])
+    data = DataModule(config["dataset"], config["loader"], seed)
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
     return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
@@ -68,111 +75,126 @@ def describe(task: SequenceTask) -> str:
     return "\n".join(lines)
 
 
-def _progress_bar(trainer: Mapping[str, Any]) -> list[Callback]:
-    if not trainer.get("enable_progress_bar", True):
-        return []
-    try:
-        from pytorch_lightning.callbacks import RichProgressBar
-
-        return [RichProgressBar(leave=True)]
-    except (ImportError, ModuleNotFoundError):
-        return []  # Lightning's own bar
-
-
-def check_checkpoint(path: str | None) -> str | None:
-    """Return ``path`` if it is None or a readable checkpoint; otherwise raise ``ValueError``."""
-    if path is None:
-        return None
-    mend = "Give the checkpoints/last.ckpt of a run, or train.ckpt=null to start anew."
-    if not Path(path).is_file():
-        raise ValueError(f"train.ckpt must be a checkpoint of hope train; {str(path)!r} is no file. {mend}")
-    try:
-        keys = set(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise ValueError(
-            f"train.ckpt must be a checkpoint of hope train; {str(path)!r} cannot be read "
-            f"({type(error).__name__}). {mend}"
-        ) from None
-    if not {"state_dict", "optimizer_states", "loops"} <= keys:
-        raise ValueError(f"train.ckpt must be a checkpoint of hope train; {str(path)!r} is another file. {mend}")
-    return path
-
-
-class History(Callback):
-    """Record the metrics of every epoch and the time of every training step.
-
-    Attributes:
-        epochs: one mapping {metric: value} an epoch.
-        step_seconds: wall time of each step, forward, backward and update, without data loading.
-    """
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-        self.step_seconds: list[float] = []
-        self._started = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Stop the clock."""
-        self.step_seconds.append(time.perf_counter() - self._started)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Keep the epoch's metrics."""
-        self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-    @property
-    def steps_per_second(self) -> float:
-        """1 / the median step time, 0 before the first step."""
-        return 1 / statistics.median(self.step_seconds) if self.step_seconds else 0.0
-
-
 @dataclass(frozen=True)
 class Run:
-    """A finished training: the model, its last metrics by name, and its history."""
+    """A finished training: the model, its last metrics by name, and its history (None if it was finished before)."""
 
     task: SequenceTask
     metrics: dict[str, float]
-    history: History
+    history: parts.History | None
 
 
-def train(config: Mapping[str, Any], directory: str | os.PathLike, callbacks: list[Callback] | None = None) -> Run:
-    """Train, validate and test under ``config``; leave checkpoints, metrics and results.json in ``directory``.
+def train(
+    config: Mapping[str, Any],
+    directory: str | os.PathLike,
+    callbacks: Sequence[Callback] | None = None,
+    command: Sequence[str] = (),
+) -> Run:
+    """Train, validate and test under ``config``; ``directory`` is described in ``run_directory``.
 
     Args:
         config: plain mapping, every group of ``GROUPS``.
         directory: where results go; made if absent.
         callbacks: Lightning callbacks instead of the progress bar.
+        command: the command line that does the same, for messages.
 
-    Returns: the run; ``test/accuracy`` is that of the best checkpoint by ``train.monitor``.
+    Returns: the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a
+        run that is finished is read back instead.
+
+    Raises:
+        TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run.
+        TrainingInterrupted: Ctrl-C.  OSError: no room on the disk.
     """
+    run = RunDirectory(Path(directory))
+    if config["train"].get("ckpt") == AUTO and run.state == "finished":
+        from hope_ssm.workbench.evaluation import load
+
+        _logger.info("%s is finished; nothing to do with train.ckpt=auto.", run.path)
+        return Run(load(run.path), run.results, None)
     task, data = build(config)
-    directory = Path(directory)
-    checkpoint = check_checkpoint(config["train"].get("ckpt"))
-    _logger.info("Results in %s\nParameter groups:\n%s", directory, describe(task))
-    history = History()
-    best = ModelCheckpoint(
-        dirpath=directory / "checkpoints",
-        filename="best",
-        monitor=config["train"]["monitor"],
-        mode=config["train"]["mode"],
-        save_last=True,
-        enable_version_counter=False,
-    )
+    checkpoint = checkpoint_to_resume(config, run.path, _is_first_process())
+    if _is_first_process():
+        about = {"parameters": count(task), "kernel_parameters": count(task, ".kernel."), "resumed_from": checkpoint}
+        run.begin(config, overrides=list(command[2:]), **about)
+        listing = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        _logger.info("Configuration:\n%s", listing)
+        _logger.info("Results in %s\nParameter groups:\n%s", run.path, describe(task))
+    history = parts.History(run.path / METRICS)
+    try:
+        metrics = _fit(task, data, config, run, checkpoint, history, callbacks)
+    except BaseException as error:
+        stopped = history.exception if isinstance(error, SystemExit) else error
+        resumable = (run.path / LAST).is_file()
+        mend = _resume_command(command, run) if resumable else "there is no checkpoint yet, the first follows an epoch"
+        if _is_first_process():
+            run.end("interrupted" if isinstance(stopped, KeyboardInterrupt) else "failed")
+        if isinstance(stopped, KeyboardInterrupt):
+            raise TrainingInterrupted(f"interrupted; to resume: {mend}.") from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(
+                f"the disk of {str(run.path)!r} must have room for checkpoints; got: {os.strerror(error.errno)}. "
+                f"Free some and go on: {mend}."
+            ) from error
+        raise
+    if _is_first_process() and not config["trainer"].get("fast_dev_run"):
+        write_json(run.path / RESULTS, metrics)
+    if _is_first_process():
+        run.end("finished")
+    return Run(task, metrics, history)
+
+
+def _fit(
+    task: SequenceTask,
+    data: DataModule,
+    config: Mapping[str, Any],
+    run: RunDirectory,
+    checkpoint: str | None,
+    history: parts.History,
+    callbacks: Sequence[Callback] | None,
+) -> dict[str, float]:
+    options, settings = config["trainer"], config["train"]
+    where = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
+    best = parts.BestCheckpoint(filename="best", monitor=settings["monitor"], mode=settings["mode"], **where)
+    last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **where)
+    if callbacks is None:
+        callbacks = parts.progress_bar() if options.get("enable_progress_bar", True) else []
     trainer = pl.Trainer(
-        default_root_dir=directory,
-        logger=CSVLogger(directory, name="metrics", version=""),
-        callbacks=[best, history, *(_progress_bar(config["trainer"]) if callbacks is None else callbacks)],
-        **config["trainer"],
+        default_root_dir=run.path,
+        logger=parts.loggers(config, run.path),
+        callbacks=[
+            history,
+            LearningRateMonitor(),
+            *parts.averaging(settings.get("ema") or 0.0),
+            *parts.named_callbacks(config.get("callbacks"), settings),
+            *callbacks,
+            best,
+            last,
+        ],
+        **options,
     )
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    with PeakMemory(trainer.strategy.root_device) as memory:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    metrics = {n: float(value) for n, value in trainer.callback_metrics.items() if not n.startswith("lr-")}
     metrics["train/steps_per_second"] = history.steps_per_second
-    if config["train"].get("test"):
+    metrics["train/peak_memory_mib"] = memory.mebibytes
+    if settings.get("test"):
         trainer.test(task, datamodule=data, ckpt_path=best.best_model_path or None, verbose=False)
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero:
-        (directory / "results.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return Run(task, metrics, history)
+    return metrics
+
+
+def count(module: torch.nn.Module, part: str = "") -> int:
+    """Return the number of trainable real parameters whose name contains ``part``."""
+    return sum(p.numel() * (2 if p.is_complex() else 1) for name, p in module.named_parameters() if part in name)
+
+
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK"))
+
+
+def _resume_command(command: Sequence[str], run: RunDirectory) -> str:
+    own = ("train.ckpt=", "hydra.run.dir=")
+    kept = [shlex.quote(word) for word in command if not word.startswith(own)]
+    if not kept:
+        return f"train.ckpt={run.path / LAST}"
+    return " ".join([*kept, f"train.ckpt={run.path / LAST}", f"hydra.run.dir={run.path}"])

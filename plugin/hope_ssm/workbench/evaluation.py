@@ -1,0 +1,76 @@
+"""A trained model read back: ready to predict, or evaluated again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from hope_ssm.checks import check_choice
+from hope_ssm.workbench.loaders import DataModule
+from hope_ssm.workbench.resuming import read_checkpoint
+from hope_ssm.workbench.run_directory import BEST, LAST, find_run
+from hope_ssm.workbench.task import SequenceTask
+
+SPLITS = ("val", "test")
+
+
+def checkpoint_path(run: str | os.PathLike, checkpoint: str = "best") -> Path:
+    """Return the path of a run's ``best`` or ``last`` checkpoint; ``run`` may be a checkpoint itself."""
+    if Path(run).is_file():
+        return Path(run)
+    named = {"best": BEST, "last": LAST}
+    return find_run(run).path / named[check_choice("checkpoint", checkpoint, named)]
+
+
+def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any] | None = None) -> SequenceTask:
+    """Return the trained model of a run, in evaluation mode on the CPU.
+
+    ``model(x)`` maps a batch (B, L, d_input) to predictions; the backbone is ``model.model``. No code of the checkpoint
+    is run.
+
+    Args:
+        run: a run directory, or a checkpoint of hope train.
+        checkpoint: ``"best"`` or ``"last"``.
+        config: build the model from this configuration instead of the checkpoint's own.
+
+    Raises: ValueError: no run, or no checkpoint.
+    """
+    saved = read_checkpoint(checkpoint_path(run, checkpoint), "RUN")
+    known = saved["hyper_parameters"]
+    task = SequenceTask(**{**known, "config": config or known["config"]})
+    task.load_state_dict(saved["state_dict"])
+    return task.eval()
+
+
+def evaluate(
+    run: str | os.PathLike, checkpoint: str = "best", split: str = "test", overrides: Sequence[str] = ()
+) -> dict[str, float]:
+    """Return the metrics of a trained model on a split, under the run's configuration with ``overrides``.
+
+    Args:
+        run, checkpoint: see :func:`load`.
+        split: ``"val"`` or ``"test"``.
+        overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512`` for example.
+    """
+    from hope_ssm.workbench.configuration import changed
+
+    check_choice("split", split, SPLITS)
+    path = checkpoint_path(run, checkpoint)
+    config = changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides)
+    task = load(path, config=config)
+    data = DataModule(config["dataset"], config["loader"], config["train"]["seed"])
+    options = {key: config["trainer"][key] for key in ("accelerator", "precision") if key in config["trainer"]}
+    options |= {
+        key: config["trainer"][key] for key in ("limit_test_batches", "limit_val_batches") if key in config["trainer"]
+    }
+    trainer = pl.Trainer(
+        logger=False, enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
+        devices=1, **options,
+    )  # fmt: skip
+    run_split = trainer.test if split == "test" else trainer.validate
+    (metrics,) = run_split(task, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}

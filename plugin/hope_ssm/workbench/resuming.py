@@ -1,0 +1,104 @@
+"""Going on with a run: which checkpoint, and whether it belongs to this configuration."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hope_ssm.workbench.run_directory import LAST, RUN, RunDirectory
+
+AUTO = "auto"
+# What may differ from the configuration of the checkpoint: nothing that a step of training depends on.
+_FREE = (
+    "train.ckpt", "train.test", "train.tensorboard",
+    "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.enable_*", "trainer.log_every_n_steps", "trainer.fast_dev_run", "trainer.limit_test_batches",
+    "trainer.num_sanity_val_steps", "trainer.profiler", "trainer.default_root_dir", "trainer.detect_anomaly",
+    "loader.num_workers", "loader.pin_memory", "loader.persistent_workers", "loader.prefetch_factor",
+    "callbacks*", "wandb*",
+)  # fmt: skip
+
+
+def read_checkpoint(path: str | Path, option: str = "train.ckpt") -> dict[str, Any]:
+    """Return the checkpoint of a run of hope train, read without running any code of it; else raise ``ValueError``."""
+    mend = "Give the checkpoints/last.ckpt of a run" + (", or null to start anew." if option == "train.ckpt" else ".")
+    if not Path(path).is_file():
+        raise ValueError(f"{option} must be a checkpoint of hope train; {str(path)!r} is no file. {mend}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{option} must be a checkpoint of hope train; {str(path)!r} cannot be read "
+            f"({type(error).__name__}). {mend}"
+        ) from None
+    if not isinstance(checkpoint, dict) or not {"state_dict", "optimizer_states", "loops"} <= set(checkpoint):
+        raise ValueError(f"{option} must be a checkpoint of hope train; {str(path)!r} is another file. {mend}")
+    if "config" not in checkpoint.get("hyper_parameters", {}):
+        raise ValueError(f"{option} must be a checkpoint of hope train; {str(path)!r} holds no configuration. {mend}")
+    return checkpoint
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every leaf of a nested mapping."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return {dotted key: (value before, value now)} where two configurations differ; an absent key counts as None."""
+    first, second = dict(flat(before)), dict(flat(now))
+    keys = dict.fromkeys([*first, *second])
+    return {key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)}
+
+
+def check_same_configuration(checkpoint: Mapping[str, Any], path: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` with the differences if ``config`` would not go on with what the checkpoint began."""
+    before = checkpoint["hyper_parameters"]["config"]
+    changed = {
+        key: pair
+        for key, pair in differences(before, {group: config.get(group) for group in before}).items()
+        if not any(fnmatch.fnmatchcase(key, free) for free in _FREE)
+    }
+    if changed:
+        listed = "; ".join(f"{key}: {old} in the checkpoint, {new} here" for key, (old, new) in changed.items())
+        raise ValueError(
+            f"a resumed run must have the configuration of its checkpoint {str(path)!r}, to continue the same "
+            f"training; different are {listed}. Set these as they were, or start anew with train.ckpt=null."
+        )
+
+
+def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool = True) -> str | None:
+    """Return the path of the checkpoint that ``train.ckpt`` means for a run in ``directory``, or None.
+
+    ``auto`` is the directory's own last checkpoint if there is one. The first process of a run refuses a directory
+    with a run in it unless that run is resumed.
+
+    Raises: ValueError: no such checkpoint, or one of another configuration.  FileExistsError: see above.
+    """
+    wanted, own = config["train"].get("ckpt"), directory / LAST
+    if wanted == AUTO:
+        wanted = str(own) if own.is_file() else None
+    elif (
+        first
+        and (directory / RUN).is_file()
+        and (wanted is None or Path(wanted).resolve().parent != own.resolve().parent)
+    ):
+        resume = f"train.ckpt={own}" if own.is_file() else f"train.ckpt={AUTO}"
+        raise FileExistsError(
+            f"the run directory must be new; {str(directory)!r} holds a run ({RunDirectory(directory).state}). "
+            f"Resume that one with {resume}, or name another by hydra.run.dir=…"
+        )
+    if wanted is not None:
+        check_same_configuration(read_checkpoint(wanted), wanted, config)
+    return wanted
+
+
+def _same_directory(path: str | None, own: Path) -> bool:
+    return path is not None and Path(path).resolve().parent == own.resolve().parent

@@ -1,0 +1,274 @@
+"""Run directories: what they hold, exact resumption, another configuration, a kill, Ctrl-C, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.run_directory import RunDirectory, find_runs
+from hope_ssm.workbench.training import TrainingInterrupted, train
+from tiny import TINY
+
+QUIET = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "kernel=hope", "train.test=false"]
+LONGER = ["trainer.max_epochs=4", "model.dropout=0.2", "loader.batch_size=20", "trainer.limit_train_batches=3"]
+
+
+def run(directory, *overrides, **options):
+    return train(compose([*TINY, *QUIET, *overrides]), directory, **options)
+
+
+def checkpoint(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+class StopAt:
+    """A callback that ends the training in the middle of an epoch."""
+
+    def __new__(cls, epoch: int, error: type[BaseException] = Stop):
+        from pytorch_lightning.callbacks import LambdaCallback
+
+        def stop(trainer, module, outputs, batch, index):
+            if trainer.current_epoch == epoch and index == 1:
+                raise error
+
+        return LambdaCallback(on_train_batch_end=stop)
+
+
+def test_a_run_directory_tells_how_it_came_about(tmp_path):
+    command = ["hope", "train", "kernel=hope"]
+    done = run(tmp_path, command=command)
+    directory = RunDirectory(tmp_path)
+    assert directory.state == "finished"
+    info = directory.info
+    assert info["versions"]["torch"] == torch.__version__
+    assert info["overrides"] == ["kernel=hope"]
+    assert info["parameters"] == sum(p.numel() for p in done.task.parameters())
+    assert info["kernel_parameters"] == 8 * 8 + 8
+    assert set(info["git"]) == {"working directory", "hope-ssm"}
+    assert info["started"] <= info["ended"]
+    assert directory.config == compose([*TINY, *QUIET])
+    assert len(directory.epochs) == 1
+    assert directory.epochs[0]["val/loss"] == pytest.approx(directory.results["val/loss"])
+    assert directory.results["train/peak_memory_mib"] > 50
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(tmp_path.glob("csv/version_0/metrics.csv"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["train.ema=0.5", "model.norm=batch", "scheduler=cosine_warmup", "scheduler.num_training_steps=12"],
+        ["loader.num_workers=2", "+loader.persistent_workers=true"],
+    ],
+)
+def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, options):
+    whole = run(tmp_path / "whole", *LONGER, *options)
+    with pytest.raises(Stop):
+        run(tmp_path / "broken", *LONGER, *options, callbacks=[StopAt(2)])
+    assert RunDirectory(tmp_path / "broken").state == "failed"
+    last = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+    resumed = run(tmp_path / "broken", *LONGER, *options, f"train.ckpt={last}")
+    assert len(resumed.history.step_seconds) == 2 * 3
+    assert resumed.history.epochs == whole.history.epochs
+    assert RunDirectory(tmp_path / "broken").epochs == RunDirectory(tmp_path / "whole").epochs
+    weights = resumed.task.state_dict()
+    for name, value in whole.task.state_dict().items():
+        assert torch.equal(weights[name], value), name
+    for name in ("best", "last"):
+        first, second = (checkpoint(tmp_path / d / "checkpoints" / f"{name}.ckpt") for d in ("whole", "broken"))
+        assert all(torch.equal(first["state_dict"][key], second["state_dict"][key]) for key in first["state_dict"])
+
+
+def test_a_run_resumed_elsewhere_takes_its_best_checkpoint_along(tmp_path):
+    monitor = ["train.monitor=train/loss", "train.mode=max", "optimizer.lr=0.05", "model.dropout=0.0"]
+    with pytest.raises(Stop):
+        run(tmp_path / "first", *LONGER, *monitor, callbacks=[StopAt(3)])
+    losses = [epoch["train/loss"] for epoch in RunDirectory(tmp_path / "first").epochs]
+    assert max(losses) == losses[0], "the first epoch is meant to be the best by this measure"
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    run(tmp_path / "second", *LONGER, *monitor, f"train.ckpt={last}")
+    first, second = (checkpoint(tmp_path / d / "checkpoints" / "best.ckpt") for d in ("first", "second"))
+    assert first["global_step"] == second["global_step"] == 3
+    assert len(RunDirectory(tmp_path / "second").epochs) == 4
+
+
+def test_another_configuration_is_refused_with_its_differences(tmp_path):
+    run(tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    changed = ["optimizer.lr=0.02", "model.n_layers=2", "trainer.max_epochs=2", f"train.ckpt={last}"]
+    with pytest.raises(ValueError, match=r"must have the configuration of its checkpoint") as refused:
+        run(tmp_path / "second", *changed)
+    text = str(refused.value)
+    assert "model.n_layers: 1 in the checkpoint, 2 here" in text
+    assert "optimizer.lr: 0.001 in the checkpoint, 0.02 here" in text
+    assert "scheduler.T_max: 1 in the checkpoint, 2 here" in text
+    assert "max_epochs" not in text
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_directory_with_a_run_is_refused_and_left_alone(tmp_path):
+    run(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(FileExistsError, match=r"holds a run \(finished\). Resume that one with train.ckpt=.*last.ckpt"):
+        run(tmp_path)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_auto_starts_resumes_and_skips(tmp_path):
+    whole = run(tmp_path / "whole", *LONGER)
+    with pytest.raises(Stop):
+        run(tmp_path / "auto", *LONGER, "train.ckpt=auto", callbacks=[StopAt(1)])
+    resumed = run(tmp_path / "auto", *LONGER, "train.ckpt=auto")
+    assert resumed.history.epochs == whole.history.epochs
+    before = (tmp_path / "auto" / "run.json").read_bytes()
+    skipped = run(tmp_path / "auto", *LONGER, "train.ckpt=auto")
+    assert skipped.history is None
+    assert skipped.metrics == resumed.metrics
+    assert (tmp_path / "auto" / "run.json").read_bytes() == before
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_resume(tmp_path):
+    command = ["hope", "train", "kernel=hope", "train.ckpt=null"]
+    with pytest.raises(
+        TrainingInterrupted, match=r"to resume: hope train kernel=hope train.ckpt=.*last.ckpt hydra.run"
+    ):
+        run(tmp_path / "late", *LONGER, callbacks=[StopAt(1, KeyboardInterrupt)], command=command)
+    assert RunDirectory(tmp_path / "late").state == "interrupted"
+    assert checkpoint(tmp_path / "late" / "checkpoints" / "last.ckpt")["epoch"] == 0
+    with pytest.raises(TrainingInterrupted, match="no checkpoint yet"):
+        run(tmp_path / "early", *LONGER, callbacks=[StopAt(0, KeyboardInterrupt)], command=command)
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays_whole(tmp_path, monkeypatch):
+    from pytorch_lightning import Trainer
+
+    save = Trainer.save_checkpoint
+
+    def full(self, path, *args, **kwargs):
+        if self.current_epoch == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    with pytest.raises(
+        OSError, match=r"must have room for checkpoints; got: No space left on device. Free some and go"
+    ):
+        run(tmp_path, *LONGER)
+    assert checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 1
+    monkeypatch.undo()
+    assert len(run(tmp_path, *LONGER, "train.ckpt=auto").history.epochs) == 4
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    """SIGKILL in a process of its own, while it trains."""
+    overrides = [*TINY, *QUIET, *LONGER, "trainer.max_epochs=60"]
+    whole = train(compose(overrides), tmp_path / "whole")
+    script = "import sys; from hope_ssm.workbench.training import train; from hope_ssm.workbench.configuration import "
+    script += "compose; train(compose(sys.argv[2:]), sys.argv[1])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "killed"), *overrides],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
+    )
+    deadline = time.monotonic() + 120
+    while len(RunDirectory(tmp_path / "killed").epochs) < 3:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert RunDirectory(tmp_path / "killed").state == "killed"
+    resumed = train(compose([*overrides, "train.ckpt=auto"]), tmp_path / "killed")
+    assert 0 < len(resumed.history.step_seconds) < 60 * 3
+    for name, value in whole.task.state_dict().items():
+        assert torch.equal(resumed.task.state_dict()[name], value), name
+
+
+def test_two_processes_have_the_losses_of_one_on_the_same_global_batch(hope, tmp_path):
+    common = ["train", *TINY, *QUIET, "trainer.max_epochs=3", "trainer.limit_train_batches=1.0"]
+    common += ["trainer.limit_val_batches=1.0", "loader.num_workers=0"]
+    one = hope(*common, "loader.batch_size=100", "hydra.run.dir=one")
+    two = hope(*common, "loader.batch_size=50", "hydra.run.dir=two", "trainer.devices=2")
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    assert "2 processes" in two.stdout + two.stderr
+    first, second = (RunDirectory(tmp_path / name).epochs for name in ("one", "two"))
+    assert len(first) == len(second) == 3
+    for a, b in zip(first, second, strict=True):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-5)
+        assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-5)
+        assert a["step"] == b["step"]
+
+
+def test_the_loggers_that_are_asked_for(tmp_path, monkeypatch):
+    run(tmp_path / "board", "train.tensorboard=true")
+    assert list((tmp_path / "board" / "tensorboard").glob("events.*"))
+    run(tmp_path / "none")
+    assert not (tmp_path / "none" / "tensorboard").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install wandb, or set wandb=null"):
+        run(tmp_path / "wandb", "wandb={project: hope}")
+    with pytest.raises(ImportError, match="needs TensorBoard: pip install tensorboard"):
+        run(tmp_path / "absent", "train.tensorboard=true")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["train.ema=1"], ValueError, "train.ema must be a number of at least 0 and below 1; got 1"),
+        (["+callbacks.early_stoping.patience=2"], ValueError, "got 'early_stoping'. Did you mean 'early_stopping'"),
+        (["+callbacks.early_stopping.patients=2"], TypeError, "no option 'patients'.* Did you mean 'patience'"),
+        (["train.tensorboard=yes"], ValueError, "train.tensorboard must be one of"),
+        (["loader.batch_size=5000"], ValueError, "at least loader.batch_size=5000 training samples"),
+    ],
+)
+def test_bad_options(tmp_path, overrides, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path, *overrides)
+
+
+def test_named_callbacks_and_fast_dev_run(tmp_path):
+    stopped = run(tmp_path / "early", *LONGER, "+callbacks.early_stopping={patience: 1, min_delta: 10}")
+    assert len(stopped.history.epochs) == 2
+    run(tmp_path / "fast", "+trainer.fast_dev_run=true", "train.test=true")
+    assert not list((tmp_path / "fast").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("options", [["+trainer.precision=bf16-mixed"], ["trainer.gradient_clip_val=0.1"]])
+def test_trainer_options(tmp_path, options):
+    done = run(tmp_path, *options)
+    assert done.metrics["train/loss"] > 0
+
+
+def test_runs_are_found_in_the_order_of_their_starts(tmp_path):
+    run(tmp_path / "b")
+    run(tmp_path / "deep" / "a")
+    assert [r.path.name for r in find_runs(tmp_path)] == ["b", "a"]
+    (tmp_path / "deep" / "a" / "config.yaml").write_text(yaml.safe_dump({}))
+    with pytest.raises(ValueError, match="holds none"):
+        find_runs(tmp_path / "b" / "csv")
+    with pytest.raises(ValueError, match="is no directory"):
+        find_runs(tmp_path / "absent")
+
+
+def test_results_are_never_half_written(tmp_path):
+    run(tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".results")]
