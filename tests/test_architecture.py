@@ -36,7 +36,7 @@ MATHEMATICS = {
 # frequency ← backends ← transfer; toeplitz ← realization; transfer, realization ← convolution ← kernels ← registry
 # ← hosts, workbench ← cli. Part of the package: what it may import besides itself, the checks and the version.
 MAY_IMPORT = {
-    "__init__": {"convolution", "hankel", "kernels", "registry", "transfer"},
+    "__init__": {"convolution", "hankel", "kernels", "registry", "transfer", "workbench"},
     "checks": set(),
     "contraction": set(),
     "frequency": set(),

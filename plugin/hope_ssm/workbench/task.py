@@ -40,9 +40,9 @@ class SequenceTask(pl.LightningModule):
             raise TypeError(f"task.metrics must be a list such as [accuracy]; got {task['metrics']!r}.")
         self.metrics = {name: METRICS[check_choice("task.metrics", name, METRICS)] for name in task["metrics"]}
         self.model = instantiate("model", MODELS, config["model"])
-        d_model = self.model.d_model
+        d_model, d_last = self.model.d_model, self.model.d_output
         self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_input=d_input, d_model=d_model)
-        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, d_output=d_output)
+        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_last, d_output=d_output)
         self.streams = streams(config["train"].get("state"))
 
     def forward(self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None) -> Tensor:
@@ -52,6 +52,7 @@ class SequenceTask(pl.LightningModule):
     def _predict(self, x: Tensor, state: Any, rate: float, lengths: Tensor | None) -> tuple[Tensor, Any]:
         padded = {} if lengths is None else {"lengths": lengths}
         y, state = self.model(self.encoder(x, **padded), state, rate=rate, **padded)
+        padded = {} if lengths is None else {"lengths": self.model.output_lengths(lengths)}
         return self.decoder(y, **padded), state
 
     def default_state(self, *batch_shape: int) -> list[Any]:
