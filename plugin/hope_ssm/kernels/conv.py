@@ -19,8 +19,8 @@ class ConvolutionKernel(SequenceKernel):
     """k_t = p_t for t < l_max, and 0 beyond: the samples p are the parameters.
 
     p is normal with variance 1/l_max, so that white noise comes out as strong as it goes in, or 0 when deterministic.
-    ``lr`` and ``wd`` know the key K; a bare number rules it too, but 0 leaves it at the global rate. The options of
-    state spaces (d_state, dt_min, …) have no effect.
+    ``lr`` and ``wd`` know the key K; a bare number rules it too. The options of state spaces (d_state, dt_min, …)
+    have no effect.
 
     Args:
         d_model: H features.
@@ -32,7 +32,7 @@ class ConvolutionKernel(SequenceKernel):
     """
 
     name = "conv"
-    rulings = {"samples": Ruling(("K", "samples"), bare="nonzero")}  # noqa: RUF012
+    rulings = {"samples": Ruling(("K", "samples"))}  # noqa: RUF012
     idle_rulings = ("dt", "A", "B", "C")
     idle_options = STATE_SPACE_OPTIONS
 

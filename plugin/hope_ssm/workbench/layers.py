@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice, check_positive_integer, log_once
+from hope_ssm import registry
+from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest
 from hope_ssm.workbench.convolution import FFTConvolution, without_padding
 from hope_ssm.workbench.pointwise import make_activation, make_dropout, make_linear
 
@@ -27,6 +30,19 @@ def renamed(old: str, new: str, old_value: Any, value: Any) -> Any:
         )
     log_once(_logger, logging.WARNING, f"{old} is the old name of {new}; use {new}={old_value}.")
     return old_value
+
+
+def check_options(options: Mapping[str, Any], *owners: Callable) -> None:
+    """Raise ``TypeError`` for an option that no owner has, nor the last, a kernel, among its ``idle_options``."""
+    taken = [
+        key for owner in owners for key, p in inspect.signature(owner).parameters.items() if p.kind is p.KEYWORD_ONLY
+    ]
+    if not hasattr(owners[-1], "idle_options"):
+        return  # another distribution's kernel, which says itself what it takes
+    for key in options:
+        if key not in taken and key not in owners[-1].idle_options:
+            valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
+            raise TypeError(f"the layer has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
 
 
 class S4Block(nn.Module):
@@ -84,6 +100,7 @@ class S4Block(nn.Module):
         final_act, init = renamed("postact", "final_act", postact, final_act), renamed("measure", "init", measure, init)
         if init is not None:
             options["init"] = init
+        check_options(options, S4Block, FFTConvolution, registry.get(mode or kernel))
         linear = {"initializer": initializer, "weight_norm": weight_norm}
         self.d_model = d_inner = check_positive_integer("d_model", d_model)
         self.input_linear: nn.Module = nn.Identity()

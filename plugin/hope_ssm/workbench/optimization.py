@@ -19,8 +19,8 @@ _UNDECAYED = (nn.LayerNorm, nn.BatchNorm1d, nn.GroupNorm, nn.Embedding)
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Return one group for the parameters under the global options and one for each distinct ``_optim``.
 
-    For any torch optimizer: ``AdamW(parameter_groups(model), lr=…, weight_decay=…)``; a group's own options win. Biases,
-    norms and embeddings have no weight decay. Each group has the names of its parameters under ``names``.
+    For any torch optimizer: ``AdamW(parameter_groups(model), lr=…, weight_decay=…)``; a group's own options win.
+    Biases, norms and embeddings have no weight decay. Each group has the names of its parameters under ``names``.
 
     Args: module: any module, with kernels in it or not.
     Returns: groups with the keys params, names and, where they differ from the global ones, lr and weight_decay.

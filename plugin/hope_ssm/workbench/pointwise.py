@@ -1,4 +1,4 @@
-"""Pointwise parts of a block: activations, linear maps with an activation, dropout. Axes: B batch, L steps, H features."""
+"""Pointwise parts of a block: activations, linear maps, dropout. Axes: B batch, L steps, H features."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def make_linear(
         INITIALIZERS[check_choice("initializer", initializer, INITIALIZERS)](linear.weight, kind)
     if check_flag("weight_norm", weight_norm):
         if initializer == "zero":
-            raise ValueError("weight_norm must be false with initializer=zero, for v / ‖v‖ has no value at 0; got true.")
+            raise ValueError(
+                "weight_norm must be false with initializer=zero, for v / ‖v‖ has no value at 0; got true."
+            )
         linear = nn.utils.parametrizations.weight_norm(linear)
     if activation is None:
         return linear

@@ -99,6 +99,6 @@ RESIDUALS = {
 
 
 def make_residual(config: str | Mapping[str, Any] | None, layer_number: int, d_model: int) -> nn.Module:
-    """Return the connection of a name or of a mapping with ``_name_`` and options; None is none; layers count from 1."""
+    """Return the connection of a name, or of a mapping with ``_name_`` and options, for layer 1, 2, …; None is none."""
     config = "none" if config is None else config
     return instantiate("residual", RESIDUALS, config, layer_number=layer_number, d_model=d_model)
