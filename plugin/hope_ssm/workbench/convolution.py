@@ -26,6 +26,13 @@ def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x if lengths is None else x.masked_fill(~valid_steps(x, lengths).unsqueeze(-1), 0)
 
 
+def check_input(x: Tensor, *shape: str | int) -> None:
+    """Raise ``ValueError`` unless x has as many axes as ``shape``, none empty, and its last number of features."""
+    if x.ndim != len(shape) or x.shape[-1] != shape[-1] or 0 in x.shape[1:]:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"the layer's input must have shape ({wanted}); got {tuple(x.shape)}.")
+
+
 def reversed_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
     """x (B, L, H) with the steps of each sequence in the opposite order; padding stays behind the lengths (B,)."""
     if lengths is None:
@@ -95,10 +102,7 @@ class FFTConvolution(nn.Module):
 
         Returns: (B, L, C·H), and the next state or None.
         """
-        if x.ndim != 3 or x.shape[-1] != self.d_model or x.shape[1] < 1:
-            raise ValueError(
-                f"the layer's input must have shape (batch, length, {self.d_model}); got {tuple(x.shape)}."
-            )
+        check_input(x, "batch", "length", self.d_model)
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
         kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))

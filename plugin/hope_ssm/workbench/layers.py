@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest
-from hope_ssm.workbench.convolution import FFTConvolution, without_padding
+from hope_ssm.workbench.convolution import FFTConvolution, check_input, without_padding
 from hope_ssm.workbench.pointwise import make_activation, make_dropout, make_linear
 
 _logger = logging.getLogger("hope_ssm.workbench")
@@ -132,6 +132,7 @@ class S4Block(nn.Module):
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in :class:`FFTConvolution`."""
+        check_input(x, "batch", "length", self.d_model)
         x = without_padding(x, lengths)
         y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
         return self._pointwise(x, y), state
@@ -149,6 +150,7 @@ class S4Block(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H)."""
+        check_input(x, "batch", self.d_model)
         y, state = self.layer.step(self.input_linear(x), state)
         return self._pointwise(x, y), state
 
