@@ -103,6 +103,12 @@ def test_every_block_whole_in_chunks_and_in_steps_and_padded(kernel, options):
     assert_one_function(model_of(options, kernel), x)
 
 
+@pytest.mark.parametrize(("kernel", "options"), [("hope", {"bidirectional": True, **GSS}), ("conv", {"l_max": 5}),
+                                                ("conv", {"l_max": 20, "bidirectional": True})])  # fmt: skip
+def test_blocks_without_steps_do_not_see_padding(kernel, options):
+    assert_padding_is_not_seen(S4Block(H, mode=kernel, d_state=6, **options).double())
+
+
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_every_backbone_whole_in_chunks_and_in_steps_and_padded(options):
     model = model_of(**options)
@@ -123,8 +129,8 @@ def test_what_needs_the_whole_sequence(options):
             call()
 
 
-def test_the_gated_state_space_of_the_paper():
-    """o = W (W_y act(SSM(W_u x)) ⊙ gelu(W_v x)) with widths H/2, 4H and H."""
+def test_the_gated_block_is_its_formula():
+    """o = W (W_y gelu(SSM(W_u x)) ⊙ gelu(W_v x)) with widths H/2, 4H and H."""
     block = S4Block(H, mode="hope", d_state=6, **GSS).double()
     x = torch.randn(3, LENGTH, H, dtype=torch.float64)
     maps = [block.input_linear, block.input_gate[0], block.output_gate, block.output_linear[0]]

@@ -79,10 +79,11 @@ def test_linear_warmup():
     assert rates == pytest.approx([0, 0.5, *(1 - k / 8 for k in range(9)), 0, 0])
 
 
-def test_the_length_of_the_data_reaches_the_kernel():
+def test_the_length_of_the_data_reaches_the_kernel_that_has_to_know():
     for l_noise in (16, 100):
         config = compose(["pipeline=noisy-digits", f"dataset.l_noise={l_noise}", "kernel=conv"])
         assert config["model"]["layer"]["l_max"] == 64 + l_noise
+        assert compose(["pipeline=noisy-digits", "kernel=hope"])["model"]["layer"]["l_max"] is None
         task, data = build(config)
         assert task.model.layers[0].layer.layer.kernel.samples.shape[-1] == len(data.splits.train[0][0])
 
