@@ -19,6 +19,7 @@ _OPERATORS = {
 
 def arithmetic(text: str) -> int | float:
     """Return the value of numbers joined by + - * / // % and parentheses: the host's ``${eval:…}`` as far as that."""
+    refusal = ValueError(f"${{eval:…}} must be arithmetic of numbers (+ - * / // %) here; got {text!r}.")
 
     def value(node: ast.AST) -> Any:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
@@ -27,12 +28,12 @@ def arithmetic(text: str) -> int | float:
             return _OPERATORS[type(node.op)](value(node.left), value(node.right))
         if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](value(node.operand))
-        raise ValueError(f"${{eval:…}} must be arithmetic of numbers (+ - * / // %) here; got {text!r}.")
+        raise refusal
 
     try:
         return value(ast.parse(str(text), mode="eval").body)
     except SyntaxError:
-        raise ValueError(f"${{eval:…}} must be arithmetic of numbers (+ - * / // %) here; got {text!r}.") from None
+        raise refusal from None
 
 
 OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
