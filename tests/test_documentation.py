@@ -32,6 +32,12 @@ def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
         exec(compile("\n" * line + code, str(PAGES[name]), "exec"), names)
 
 
+def test_every_use_of_the_layer_is_shorter_than_twenty_lines():
+    uses = [code for _, code in blocks(PAGES["layer.md"])]
+    assert len(uses) >= 4
+    assert all(len([line for line in code.splitlines() if line.strip()]) < 20 for code in uses)
+
+
 def test_ten_lines_are_ten():
     """The first block of the page so called, without the comparison at its end."""
     _, code = blocks(PAGES["online.md"])[0]

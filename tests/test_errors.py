@@ -24,7 +24,8 @@ from hope_ssm import (
 from hope_ssm.datasets.digits import digits
 from hope_ssm.kernels.s4d import S4DKernel
 
-KERNELS = {name: e.load() for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
+OWN = [entry for entry in registry.kernels().values() if entry.distribution == registry.DISTRIBUTION]
+KERNELS = {entry.name: entry.load() for entry in OWN if entry.recurrent}  # for conv see test_conv_kernel.py
 NUMBER = "must be a finite number above 0; got "
 WHOLE = "must be a whole number of at least 1; got "
 

@@ -23,6 +23,8 @@ SIGNATURES = {
         "n_ssm=None, deterministic=False, lr=None, wd=0.0, init='gaussian', init_scale=1.0, truncation='exact', "
         "backend='auto', coefficients='real', verbose=True, **options)"
     ),
+    "HopeLayer": "(d_model, *, kernel='hope', **options)",
+    "parameter_groups": "(module)",
 }  # fmt: skip
 
 
@@ -32,8 +34,8 @@ def run(code):
 
 def test_names():
     assert sorted(hope_ssm.__all__) == [
-        "HopeKernel", "__version__", "convolution_kernel", "hankel_matrix", "hankel_singular_values", "load",
-        "registry", "transfer_function",
+        "HopeKernel", "HopeLayer", "__version__", "convolution_kernel", "hankel_matrix", "hankel_singular_values",
+        "load", "parameter_groups", "registry", "transfer_function",
     ]  # fmt: skip
     assert dir(hope_ssm) == sorted(hope_ssm.__all__)
     for name in hope_ssm.__all__:
@@ -70,10 +72,12 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_kernels_need_neither_hydra_nor_lightning():
+def test_kernels_and_layers_need_neither_hydra_nor_lightning():
     result = run(
         "import sys\n"
-        "from hope_ssm import HopeKernel, convolution_kernel, hankel_singular_values, registry, transfer_function\n"
+        "from hope_ssm import HopeKernel, HopeLayer, convolution_kernel, hankel_singular_values\n"
+        "from hope_ssm import parameter_groups, registry\n"
+        "HopeLayer(4, d_state=4)\n"
         "[entry.load() for entry in registry.kernels().values()]\n"
         "print([m for m in ('hydra', 'omegaconf', 'pytorch_lightning', 'src') if m in sys.modules])"
     )

@@ -12,20 +12,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HopeKernel": "hope_ssm.kernels.hope",
+    "HopeLayer": "hope_ssm.workbench.hope_layer",
     "convolution_kernel": "hope_ssm.convolution",
     "hankel_matrix": "hope_ssm.hankel",
     "hankel_singular_values": "hope_ssm.hankel",
     "load": "hope_ssm.workbench.evaluation",
+    "parameter_groups": "hope_ssm.workbench.optimization",
     "transfer_function": "hope_ssm.transfer",
 }
 
 __all__ = [
     "HopeKernel",
+    "HopeLayer",
     "__version__",
     "convolution_kernel",
     "hankel_matrix",
     "hankel_singular_values",
     "load",
+    "parameter_groups",
     "registry",
     "transfer_function",
 ]
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from hope_ssm.kernels.hope import HopeKernel
     from hope_ssm.transfer import transfer_function
     from hope_ssm.workbench.evaluation import load
+    from hope_ssm.workbench.hope_layer import HopeLayer
+    from hope_ssm.workbench.optimization import parameter_groups
 
 
 def __getattr__(name: str) -> Any:

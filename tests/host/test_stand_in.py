@@ -46,11 +46,11 @@ def test_a_hydra_application_that_is_the_host_gets_everything(stand_in, python):
 
 
 def test_kernels_of_other_distributions_join_unloaded(stand_in, python, tmp_path):
-    site = add_distribution(tmp_path / "site", "third-party", "third = third_party:Kernel\nconv = third_party:Conv")
+    site = add_distribution(tmp_path / "site", "third-party", "third = third_party:Kernel\nema = third_party:Average")
     (site / "third_party.py").write_text("raise RuntimeError('imported too early')\n")
     found = result(python("main.py", directory=stand_in, path=(site,)))
     assert found["kernels"]["third"] == OURS
-    assert found["kernels"]["conv"] == "str", "the host's own entry must win"
+    assert found["kernels"]["ema"] == "str", "the host's own entry must win"
     assert found["loaded"] == []
 
 

@@ -7,7 +7,8 @@ import torch
 
 from hope_ssm.workbench.backbone import SequenceModel
 from hope_ssm.workbench.convolution import FFTConvolution
-from hope_ssm.workbench.layers import S4Block, TiedDropout
+from hope_ssm.workbench.layers import S4Block
+from hope_ssm.workbench.pointwise import TiedDropout
 
 LENGTH = 11
 KERNELS = ["hope", "s4d", "s4"]
@@ -81,7 +82,10 @@ def test_tied_dropout_drops_a_feature_at_all_steps():
         ({"mode": "hop"}, "kernel must be one of .*; got 'hop'. Did you mean 'hope'"),
         ({"mode": "hope", "activation": "gel"}, "activation must be one of .* Did you mean 'gelu'"),
         ({"mode": "hope", "dropout": 1.0}, "dropout must be at least 0 and below 1; got 1.0"),
-        ({"mode": "hope", "final_act": None, "channels": 2}, "final_act must not be null with channels=2"),
+        (
+            {"mode": "hope", "final_act": None, "channels": 2},
+            r"final_act must not be null where the block is 8 features .*channels=2",
+        ),
     ],
 )
 def test_block_refuses(options, message):

@@ -8,7 +8,7 @@ from importlib import resources
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.main import FULL_ERROR
-from hope_ssm.workbench.configuration import CONFIG_MODULE
+from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here
 
 
 def run(arguments: list[str]) -> int:
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors to cli.main, which prints them as the user chose
     flags = [word for word in arguments if word in ("-m", "--multirun")]  # Hydra takes them before the overrides only
-    sys.argv = [original[0], *flags, *(word for word in arguments if word not in flags)]
+    sys.argv = [original[0], *flags, *as_here(word for word in arguments if word not in flags)]
     try:
         hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
     except Exception as error:

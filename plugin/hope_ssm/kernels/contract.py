@@ -88,7 +88,7 @@ class SequenceKernel(nn.Module):
         l_max: longest kernel the layer asks for, or None; used when ``forward`` is called without ``L``.
         lr, wd: learning rate and weight decay: a mapping by name, one number, or None (inherit).
         n_ssm: independent copies of the tied parameters; must divide ``d_model``; None means ``d_model``.
-        dt_min, dt_max: range of the initial sampling periods.
+        dt_min, dt_max: range of the initial sampling periods, if the kernel has any.
         dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized.
         deterministic: no random numbers in the initialization.
         verbose: whether to log options that have no effect.
@@ -109,8 +109,8 @@ class SequenceKernel(nn.Module):
         lr: float | Mapping[str, float] | None = None,
         wd: float | Mapping[str, float] | None = 0.0,
         n_ssm: int | None = None,
-        dt_min: float,
-        dt_max: float,
+        dt_min: float | None = None,
+        dt_max: float | None = None,
         dt_transform: str = "softplus",
         deterministic: bool = False,
         verbose: bool = True,

@@ -2,83 +2,97 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice, check_flag, check_positive_integer
-from hope_ssm.workbench.convolution import valid_steps, without_padding
-from hope_ssm.workbench.layers import S4Block, make_dropout
+from hope_ssm.checks import check_flag, check_positive_integer, log_once
+from hope_ssm.workbench.convolution import reversed_steps, valid_steps, without_padding
+from hope_ssm.workbench.layers import S4Block
+from hope_ssm.workbench.norms import WHOLE_SEQUENCE, make_norm, normalize
 from hope_ssm.workbench.options import instantiate
+from hope_ssm.workbench.pointwise import make_dropout
+from hope_ssm.workbench.pooling import make_pool
+from hope_ssm.workbench.residuals import make_residual
+
+_logger = logging.getLogger("hope_ssm.workbench")
 
 LAYERS = {"s4": S4Block}
 
 
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization of (B, L, H) over B and L, or of one step (B, H)."""
-
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Normalize each feature; where steps are not ``valid`` (B, L), they count for nothing and become 0."""
-        if x.ndim == 2:
-            return super().forward(x)
-        if valid is not None:
-            return torch.zeros_like(x).masked_scatter(valid.unsqueeze(-1), super().forward(x[valid]))
-        return super().forward(x.flatten(0, 1)).view_as(x)
-
-
-NORMS = {"layer": nn.LayerNorm, "batch": BatchNorm}
-
-
-def make_norm(name: str | None, d_model: int) -> nn.Module:
-    """Return the norm called ``name``; None is the identity."""
-    return nn.Identity() if name is None else NORMS[check_choice("norm", name, NORMS)](d_model)
-
-
-def normalize(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Apply a norm to (B, L, H) or (B, H) so that padding does not enter its statistics."""
-    if lengths is not None and isinstance(norm, BatchNorm):
-        return norm(x, valid_steps(x, lengths))
-    return norm(x)
-
-
 class ResidualBlock(nn.Module):
-    """x ↦ x + f(norm(x)) with a norm before (prenorm), or x ↦ norm(x + f(x))."""
+    """x ↦ pool(residual(x, f(norm(x)))) with a norm before (prenorm), or x ↦ pool(norm(residual(x, f(x)))).
 
-    def __init__(self, d_model: int, layer: nn.Module, norm: str | None, prenorm: bool, drop: nn.Module) -> None:
+    Args: see :class:`SequenceModel`; ``number`` counts the blocks from 1.
+    """
+
+    def __init__(
+        self, d_model: int, number: int, *, layer: Mapping[str, Any], prenorm: bool, bidirectional: bool,
+        norm: Any, residual: Any, pool: Any, dropout: float, tie_dropout: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.layer = layer
+        self.layer = instantiate("model.layer", LAYERS, layer, d_model=d_model)
+        self.bidirectional = check_flag("bidirectional", bidirectional)
+        if bidirectional:
+            self.reverse_layer = instantiate("model.layer", LAYERS, layer, d_model=d_model)
+            self.bidirectional_linear = nn.Linear(2 * d_model, d_model)
+        self.residual = make_residual(residual, number, d_model)
         self.norm = make_norm(norm, d_model)
         self.prenorm = check_flag("prenorm", prenorm)
-        self.drop = drop
+        self.drop = make_dropout(dropout, tie_dropout)
+        self.pool = make_pool(pool, d_model)
+
+    @property
+    def obstacle(self) -> tuple[str, str] | None:
+        """What keeps the block from passing a state or a single step, and the mend; None if nothing does."""
+        if self.bidirectional:
+            return "bidirectional=true", "bidirectional=false"
+        if self.pool.stride > 1:
+            return f"pool.stride={self.pool.stride}", "pool.stride=1"
+        if isinstance(self.norm, WHOLE_SEQUENCE):
+            return f"the norm {type(self.norm).__name__}", "norm=layer"
+        return None
 
     def forward(
         self, x: Tensor, state: Any = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        """Map (B, L, H) to (B, L, H), and a state to the next."""
+        """Map (B, L, H) to (B, L', H'), which the pool makes of it, and a state to the next."""
         y = normalize(self.norm, x, lengths) if self.prenorm else x
-        y, state = self.layer(y, state, rate=rate, lengths=lengths)
-        y = x + self.drop(y)
-        return (y if self.prenorm else normalize(self.norm, y, lengths)), state
+        forward, state = self.layer(y, state, rate=rate, lengths=lengths)
+        if self.bidirectional:
+            reverse, _ = self.reverse_layer(reversed_steps(y, lengths), rate=rate, lengths=lengths)
+            forward = self.bidirectional_linear(torch.cat([forward, reversed_steps(reverse, lengths)], dim=-1))
+        y = self.residual(x, self.drop(forward))
+        return self.pool(y if self.prenorm else normalize(self.norm, y, lengths)), state
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Map one step (B, H) to (B, H)."""
+        """Map one step (B, H) to (B, H')."""
         y, state = self.layer.step(self.norm(x) if self.prenorm else x, state)
-        y = x + self.drop(y)
-        return (y if self.prenorm else self.norm(y)), state
+        y = self.residual(x, self.drop(y))
+        return self.pool(y if self.prenorm else self.norm(y)), state
 
 
 class SequenceModel(nn.Module):
-    """A stack of residual blocks, (B, L, H) to (B, L, H).
+    """A stack of residual blocks, (B, L, H) to (B, L, H); with pools (B, L', H').
 
     Args:
         d_model: H.
-        n_layers: number of blocks.
         layer: configuration of the layer in every block, with ``_name_``.
+        n_layers, n_repeat: n_layers·n_repeat blocks, with a pool after every ``n_repeat``.
         prenorm: norm before the layer (and one more at the end) instead of after.
-        norm: ``"layer"``, ``"batch"`` or None.
+        norm: ``"layer"``, ``"batch"``, ``"instance"``, ``"group"``, or None; see ``norms``.
         dropout, tie_dropout: on every residual branch, and in layers that do not set their own.
+        dropinp: dropout on the inputs.
+        bidirectional: two layers a block, the second on each sequence backwards, and a linear map of both. (In the host
+            the second hears the sequence forwards too. The layer's own ``bidirectional`` is a two-sided kernel.)
+        residual: ``"R"`` and others, see ``residuals``; None for none.
+        pool: see ``pooling``; None for none.
+        transposed: accepted for the host's sake; the axes are (B, L, H) here either way.
+        track_norms: keep the mean square of the inputs and of every block's outputs, in training, in ``metrics``.
+        encoder, decoder: None; the workbench has them as groups of their own.
     """
 
     def __init__(
@@ -87,33 +101,48 @@ class SequenceModel(nn.Module):
         layer: Mapping[str, Any],
         n_layers: int = 1,
         prenorm: bool = True,
-        norm: str | None = "layer",
+        norm: str | Mapping[str, Any] | None = "layer",
         dropout: float = 0.0,
         tie_dropout: bool = False,
+        bidirectional: bool = False,
+        residual: str | Mapping[str, Any] | None = "R",
+        pool: str | Mapping[str, Any] | None = None,
+        n_repeat: int = 1,
+        dropinp: float = 0.0,
+        transposed: bool = False,
+        track_norms: bool = False,
+        encoder: None = None,
+        decoder: None = None,
     ) -> None:
         super().__init__()
-        self.d_model = self.d_output = check_positive_integer("d_model", d_model)
-        layer = dict(layer)
-        if layer.get("dropout") is None:
-            layer["dropout"] = dropout
-        if layer.get("tie_dropout") is None:
-            layer["tie_dropout"] = tie_dropout
-        self.layers = nn.ModuleList(
-            ResidualBlock(
-                d_model,
-                instantiate("model.layer", LAYERS, layer, d_model=d_model),
-                norm,
-                prenorm,
-                make_dropout(dropout, tie_dropout),
-            )
-            for _ in range(check_positive_integer("n_layers", n_layers))
-        )
-        self.norm = make_norm(norm if prenorm else None, d_model)
+        for group, value in (("encoder", encoder), ("decoder", decoder)):
+            if value is not None:
+                raise ValueError(f"model.{group} must be null; got {value}. Set the group {group} instead.")
+        if check_flag("transposed", transposed):
+            log_once(_logger, logging.INFO, "model.transposed=true has no effect: the axes are (B, L, H) either way.")
+        self.d_model = d = check_positive_integer("d_model", d_model)
+        self.track_norms = check_flag("track_norms", track_norms)
+        self.metrics: dict[str, Tensor] = {}
+        layer = {key: value for key, value in layer.items() if key != "transposed"}
+        layer["dropout"] = dropout if layer.get("dropout") is None else layer["dropout"]
+        layer["tie_dropout"] = tie_dropout if layer.get("tie_dropout") is None else layer["tie_dropout"]
+        self.drop = make_dropout(dropinp, tie_dropout, "dropinp")
+        self.layers = nn.ModuleList()
+        n_repeat = check_positive_integer("n_repeat", n_repeat)
+        for number in range(1, check_positive_integer("n_layers", n_layers) * n_repeat + 1):
+            block = ResidualBlock(
+                d, number, layer=layer, prenorm=prenorm, bidirectional=bidirectional, norm=norm, residual=residual,
+                pool=None if number % n_repeat else pool, dropout=dropout, tie_dropout=tie_dropout,
+            )  # fmt: skip
+            self.layers.append(block)
+            d = block.pool.d_output
+        self.d_output = d
+        self.norm = make_norm(norm if prenorm else None, d)
 
     def forward(
         self, x: Tensor, state: list[Any] | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, list[Any]]:
-        """Map (B, L, H) to (B, L, H), and the states to the next ones.
+        """Map (B, L, H) to (B, L', H'), and the states to the next ones.
 
         Args:
             x: inputs, (B, L, H).
@@ -122,14 +151,41 @@ class SequenceModel(nn.Module):
             lengths: (B,) whole numbers if the sequences end before L. What follows does not change the outputs
                 before it, the states or the statistics of norms; the output there is 0.
 
-        Returns: (B, L, H), and one state a layer (None without ``state``).
+        Returns: (B, L', H'), and one state a layer (None without ``state``); see :meth:`output_lengths`.
         """
-        states = []
-        x = without_padding(x, lengths)
+        if state is not None:
+            self._check_recurrent()
+        states, squares = [], []
+        x = self.drop(without_padding(x, lengths))
         for block, before in zip(self.layers, self._per_layer(state), strict=True):
+            squares.append(self._mean_square(x, lengths))
             x, after = block(x, before, rate=rate, lengths=lengths)
+            lengths = None if lengths is None else block.pool.output_lengths(lengths)
             states.append(after)
+        if self.training and self.track_norms:
+            squares.append(self._mean_square(x, lengths))
+            self.metrics = {f"norm/{i}": square for i, square in enumerate(squares)}
         return without_padding(normalize(self.norm, x, lengths), lengths), states
+
+    def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
+        """Return the lengths (B,) of the outputs for inputs of ``lengths`` (B,): what the pools leave of them."""
+        for block in self.layers if lengths is not None else ():
+            lengths = block.pool.output_lengths(lengths)
+        return lengths
+
+    def _mean_square(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
+        if not (self.training and self.track_norms):
+            return None
+        x = x.detach()
+        return (x if lengths is None else x[valid_steps(x, lengths)]).square().mean()
+
+    def _check_recurrent(self) -> None:
+        found = next((block.obstacle for block in self.layers if block.obstacle), None)
+        if found is not None:
+            raise ValueError(
+                f"a model must be called whole, without a state or steps, with {found[0]}; got a state. "
+                f"Use model.{found[1]}."
+            )
 
     def _per_layer(self, state: Any) -> list[Any]:
         if state is None:
@@ -144,12 +200,14 @@ class SequenceModel(nn.Module):
 
     def setup_step(self, **options: Any) -> None:
         """Prepare all layers for :meth:`step`, as in the host; no need to, and safe at any time."""
+        self._check_recurrent()
         for block in self.layers:
             block.layer.setup_step(**options)
 
     def step(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
-        """Map one step (B, H) to (B, H), and the states to the next ones."""
-        states = []
+        """Map one step (B, H) to (B, H'), and the states to the next ones."""
+        self._check_recurrent()
+        states, x = [], self.drop(x)
         for block, before in zip(self.layers, self._per_layer(state), strict=True):
             x, after = block.step(x, before)
             states.append(after)

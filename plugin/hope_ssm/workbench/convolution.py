@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_choice, check_lengths, check_positive_integer, check_positive_number
+from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer, check_positive_number
 from hope_ssm.transfer import working_dtype
+from hope_ssm.workbench.pointwise import make_dropout
 
 REVERSE_LAGS = (-1, 0)
 
@@ -25,6 +26,22 @@ def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x if lengths is None else x.masked_fill(~valid_steps(x, lengths).unsqueeze(-1), 0)
 
 
+def check_input(x: Tensor, *shape: str | int) -> None:
+    """Raise ``ValueError`` unless x has as many axes as ``shape``, none empty, and its last number of features."""
+    if x.ndim != len(shape) or x.shape[-1] != shape[-1] or 0 in x.shape[1:]:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"the layer's input must have shape ({wanted}); got {tuple(x.shape)}.")
+
+
+def reversed_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, L, H) with the steps of each sequence in the opposite order; padding stays behind the lengths (B,)."""
+    if lengths is None:
+        return x.flip(1)
+    step = torch.arange(x.shape[1], device=x.device)
+    last = check_lengths(lengths, *x.shape[:2]).to(x.device).long().unsqueeze(-1) - 1
+    return x.take_along_dim(torch.where(step <= last, last - step, step).unsqueeze(-1), dim=1)
+
+
 class FFTConvolution(nn.Module):
     """y_t = Σ_{s ≤ t} k_{t-s} x_s + D x_t, per feature and channel, by FFT without wrap-around.
 
@@ -37,6 +54,7 @@ class FFTConvolution(nn.Module):
         channels: C kernels a feature; the output has C·H features.
         bidirectional, reverse_lag: see above.
         l_max: cut the kernel at this length; None: as long as the input.
+        drop_kernel: dropout on the samples of the kernel.
         kernel_options: for the kernel's constructor.
     """
 
@@ -49,15 +67,17 @@ class FFTConvolution(nn.Module):
         bidirectional: bool = False,
         reverse_lag: int = -1,
         l_max: int | None = None,
+        drop_kernel: float = 0.0,
         **kernel_options: Any,
     ) -> None:
         super().__init__()
         self.d_model = check_positive_integer("d_model", d_model)
         self.channels = check_positive_integer("channels", channels)
-        self.bidirectional = bidirectional
+        self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
+        self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
         kernel_channels = channels * (2 if bidirectional else 1)
         self.kernel = registry.get(kernel)(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
 
@@ -82,10 +102,7 @@ class FFTConvolution(nn.Module):
 
         Returns: (B, L, C·H), and the next state or None.
         """
-        if x.ndim != 3 or x.shape[-1] != self.d_model or x.shape[1] < 1:
-            raise ValueError(
-                f"the layer's input must have shape (batch, length, {self.d_model}); got {tuple(x.shape)}."
-            )
+        check_input(x, "batch", "length", self.d_model)
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
         kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
@@ -96,6 +113,7 @@ class FFTConvolution(nn.Module):
         n = length + kernel_length
         if self.bidirectional:
             k = self._two_sided(*k.tensor_split(2), n)
+        k = self.drop_kernel(k)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]
         y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)

@@ -1,55 +1,73 @@
-"""The block around a convolution layer, and its pointwise parts. Axes: B batch, L steps, H features."""
+"""The block around a convolution layer. Axes: B batch, L steps, H features."""
 
 from __future__ import annotations
 
+import inspect
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice
-from hope_ssm.workbench.convolution import FFTConvolution
+from hope_ssm import registry
+from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest
+from hope_ssm.workbench.convolution import FFTConvolution, check_input, without_padding
+from hope_ssm.workbench.pointwise import make_activation, make_dropout, make_linear
 
-ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "id": nn.Identity}
+_logger = logging.getLogger("hope_ssm.workbench")
 
-
-def make_activation(name: str | None) -> nn.Module:
-    """Return the activation called ``name``; None is the identity."""
-    return ACTIVATIONS[check_choice("activation", name or "id", ACTIVATIONS)]()
-
-
-class TiedDropout(nn.Module):
-    """Dropout with one mask for all steps of a sequence (B, L, H)."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop features of (B, L, H), or of one step (B, H)."""
-        if not self.training or self.p == 0:
-            return x
-        shape = (x.shape[0], 1, x.shape[-1]) if x.ndim == 3 else x.shape
-        return nn.functional.dropout(torch.ones(shape, dtype=x.dtype, device=x.device), self.p) * x
+INNER_LAYERS = ("fftconv",)
 
 
-def make_dropout(p: float, tied: bool) -> nn.Module:
-    """Return dropout with probability ``p``, its mask shared along the sequence if ``tied``."""
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1; got {p}.")
-    return TiedDropout(p) if tied else nn.Dropout(p)
+def renamed(old: str, new: str, old_value: Any, value: Any) -> Any:
+    """Return the value of an option that may come under its old name; both names at once are refused."""
+    if old_value is None:
+        return value
+    if value is not None:
+        raise ValueError(
+            f"{new} and its old name {old} must not both be given; got {new}={value} and {old}={old_value}. "
+            f"Use {new} alone."
+        )
+    log_once(_logger, logging.WARNING, f"{old} is the old name of {new}; use {new}={old_value}.")
+    return old_value
+
+
+def check_options(options: Mapping[str, Any], *owners: Callable) -> None:
+    """Raise ``TypeError`` for an option that no owner has, nor the last, a kernel, among its ``idle_options``."""
+    taken = [
+        key for owner in owners for key, p in inspect.signature(owner).parameters.items() if p.kind is p.KEYWORD_ONLY
+    ]
+    if not hasattr(owners[-1], "idle_options"):
+        return  # another distribution's kernel, which says itself what it takes
+    for key in options:
+        if key not in taken and key not in owners[-1].idle_options:
+            valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
+            raise TypeError(f"the layer has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
 
 
 class S4Block(nn.Module):
-    """Convolution, activation, dropout, and a linear map that mixes the features (with a GLU by default).
+    """y = final_act(W drop(mult_act(z)))  with  z = activation(conv(x)): a convolution, and a map that mixes features.
+
+    With ``gate`` the block is a gated state space, z = (W_y activation(conv(W_u x))) ⊙ gate_act(W_v x), gate·H features
+    wide, with a convolution of H/bottleneck features. W_u is there with ``bottleneck``; W_y where the convolution is
+    not gate·H wide already. ``gate=4 gate_act=gelu bottleneck=4 final_act=id`` has the paper's widths and activations,
+    but for the place of one: theirs comes before the convolution, here as in the host after it.
 
     Args:
         d_model: H.
         mode, kernel: name of the kernel, under either key (the host's default key is ``mode``).
-        activation: after the convolution.
-        final_act: ``"glu"``, an activation's name, ``"id"`` for none, or None to leave the linear map out.
+        layer: ``"fftconv"``.
+        activation, mult_act: see :func:`make_activation`.
+        bottleneck, gate: whole numbers, or None for none; bottleneck divides H.
+        gate_act, final_act: an activation's name, ``"glu"`` or ``"glu-<activation>"``; final_act None leaves out W.
+        postact: old name of final_act.
+        initializer, weight_norm: of all linear maps, see :func:`make_linear`.
         dropout, tie_dropout: see :func:`make_dropout`.
+        init, measure: of the kernel; measure is the old name.
         options: for :class:`FFTConvolution` and its kernel.
+
+    Source: Mehta, Gupta, Cutkosky, Neyshabur, "Long Range Language Modeling via Gated State Spaces", ICLR 2023
+    (arXiv 2206.13947).
     """
 
     def __init__(
@@ -58,10 +76,20 @@ class S4Block(nn.Module):
         *,
         mode: str | None = None,
         kernel: str | None = None,
+        layer: str = "fftconv",
         activation: str | None = "gelu",
+        bottleneck: int | None = None,
+        gate: int | None = None,
+        gate_act: str | None = None,
+        mult_act: str | None = None,
         final_act: str | None = "glu",
-        dropout: float = 0.0,
-        tie_dropout: bool = False,
+        postact: str | None = None,
+        initializer: str | None = None,
+        weight_norm: bool = False,
+        dropout: float | None = 0.0,
+        tie_dropout: bool | None = False,
+        init: str | None = None,
+        measure: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -69,24 +97,53 @@ class S4Block(nn.Module):
             raise ValueError(
                 f"the kernel must be named by mode or by kernel, not both; got mode={mode!r}, kernel={kernel!r}."
             )
-        self.layer = FFTConvolution(d_model, mode or kernel, **options)
-        self.activation = make_activation(activation)
-        self.drop = make_dropout(dropout or 0.0, bool(tie_dropout))
-        if final_act is None:
-            if self.layer.d_output != d_model:
-                raise ValueError(f"final_act must not be null with channels={self.layer.channels}; got null.")
-            self.output_linear = nn.Identity()
-        elif final_act == "glu":
-            self.output_linear = nn.Sequential(nn.Linear(self.layer.d_output, 2 * d_model), nn.GLU(dim=-1))
-        else:
-            self.output_linear = nn.Sequential(nn.Linear(self.layer.d_output, d_model), make_activation(final_act))
+        check_choice("layer", layer, INNER_LAYERS)
+        final_act, init = renamed("postact", "final_act", postact, final_act), renamed("measure", "init", measure, init)
+        if init is not None:
+            options["init"] = init
+        check_options(options, S4Block, FFTConvolution, registry.get(mode or kernel))
+        linear = {"initializer": initializer, "weight_norm": weight_norm}
+        self.d_model = d_inner = check_positive_integer("d_model", d_model)
+        self.input_linear: nn.Module = nn.Identity()
+        if bottleneck is not None:
+            if d_model % check_positive_integer("bottleneck", bottleneck):
+                raise ValueError(f"bottleneck must divide d_model={d_model}; got {bottleneck}.")
+            d_inner = d_model // bottleneck
+            self.input_linear = make_linear(d_model, d_inner, **linear)
+        self.layer = FFTConvolution(d_inner, mode or kernel, **options)
+        self.activation, width = make_activation(activation), self.layer.d_output
+        self.input_gate: nn.Module | None = None
+        if gate is not None:
+            d_gate = d_model * check_positive_integer("gate", gate)
+            self.input_gate = make_linear(d_model, d_gate, gate_act or "id", option="gate_act", **linear)
+            self.output_gate = nn.Identity() if width == d_gate else make_linear(width, d_gate, **linear)
+            width = d_gate
+        self.mult_activation = make_activation(mult_act, "mult_act")
+        self.drop = make_dropout(dropout, tie_dropout)
+        if final_act is None and width != d_model:
+            raise ValueError(
+                f"final_act must not be null where the block is {width} features wide inside and {d_model} outside "
+                f"(channels={self.layer.channels}, gate={gate}, bottleneck={bottleneck}); got null. Use final_act=id."
+            )
+        self.output_linear = nn.Identity() if final_act is None else make_linear(
+            width, d_model, final_act, option="final_act", **linear
+        )  # fmt: skip
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in :class:`FFTConvolution`."""
-        y, state = self.layer(x, state=state, rate=rate, lengths=lengths)
-        return self.output_linear(self.drop(self.activation(y))), state
+        check_input(x, "batch", "length", self.d_model)
+        x = without_padding(x, lengths)
+        y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
+        return self._pointwise(x, y), state
+
+    def _pointwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """Block inputs x (…, H) and outputs of the convolution y (…, C·H/bottleneck) to block outputs (…, H)."""
+        z = self.activation(y)
+        if self.input_gate is not None:
+            z = self.output_gate(z) * self.input_gate(x)
+        return self.output_linear(self.drop(self.mult_activation(z)))
 
     def setup_step(self, **options: Any) -> None:
         """Prepare the kernel for :meth:`step`; see :class:`FFTConvolution`."""
@@ -94,8 +151,9 @@ class S4Block(nn.Module):
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H)."""
-        y, state = self.layer.step(x, state)
-        return self.output_linear(self.drop(self.activation(y))), state
+        check_input(x, "batch", self.d_model)
+        y, state = self.layer.step(self.input_linear(x), state)
+        return self._pointwise(x, y), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the kernel's zero state."""

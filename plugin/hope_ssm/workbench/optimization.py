@@ -13,19 +13,23 @@ from torch.optim import lr_scheduler
 from hope_ssm.checks import check_choice
 from hope_ssm.workbench.options import instantiate
 
-_NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.Embedding)
+_UNDECAYED = (nn.LayerNorm, nn.BatchNorm1d, nn.GroupNorm, nn.Embedding)
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Return one group for the parameters under the global options and one for each distinct ``_optim``.
 
+    For any torch optimizer: ``AdamW(parameter_groups(model), lr=…, weight_decay=…)``; a group's own options win.
     Biases, norms and embeddings have no weight decay. Each group has the names of its parameters under ``names``.
+
+    Args: module: any module, with kernels in it or not.
+    Returns: groups with the keys params, names and, where they differ from the global ones, lr and weight_decay.
     """
     undecayed = {
         id(parameter)
         for owner in module.modules()
         for name, parameter in owner.named_parameters(recurse=False)
-        if name.endswith("bias") or isinstance(owner, _NORMS)
+        if name.endswith("bias") or isinstance(owner, _UNDECAYED)
     }
     groups: dict[tuple, dict[str, Any]] = {(): {"params": [], "names": []}}
     for name, parameter in module.named_parameters():
@@ -37,6 +41,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int, decay: Callable[[int], float]) -> Any:
+    """Rise linearly over the warm-up, then follow ``decay(step)``, a factor of the full rate."""
     return lr_scheduler.LambdaLR(
         optimizer, lambda step: step / max(1, num_warmup_steps) if step < num_warmup_steps else decay(step)
     )
@@ -52,22 +57,33 @@ def constant_warmup(optimizer: torch.optim.Optimizer, num_warmup_steps: int = 0)
     return _warmup(optimizer, num_warmup_steps, lambda _: 1.0)
 
 
+def _progress(step: int, num_training_steps: int, num_warmup_steps: int) -> float:
+    return min(1.0, (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps))
+
+
+def linear_warmup(optimizer: torch.optim.Optimizer, num_training_steps: int, num_warmup_steps: int = 0) -> Any:
+    """Return a linear rise over the warm-up, then a line down to 0 at the last step."""
+    return _warmup(optimizer, num_warmup_steps, lambda step: 1 - _progress(step, num_training_steps, num_warmup_steps))
+
+
 def cosine_warmup(optimizer: torch.optim.Optimizer, num_training_steps: int, num_warmup_steps: int = 0) -> Any:
     """Return a linear rise over the warm-up, then (1 + cos π·progress) / 2 down to 0 at the last step."""
 
     def decay(step: int) -> float:
-        progress = (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
-        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        return (1 + math.cos(math.pi * _progress(step, num_training_steps, num_warmup_steps))) / 2
 
     return _warmup(optimizer, num_warmup_steps, decay)
 
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIMIZERS = {
+    "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD
+}  # fmt: skip
 SCHEDULERS = {
     "constant": constant,
     "constant_warmup": constant_warmup,
     "cosine": lr_scheduler.CosineAnnealingLR,
     "cosine_warmup": cosine_warmup,
+    "linear_warmup": linear_warmup,
     "multistep": lr_scheduler.MultiStepLR,
     "plateau": lr_scheduler.ReduceLROnPlateau,
     "step": lr_scheduler.StepLR,

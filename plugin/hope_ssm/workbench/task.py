@@ -48,10 +48,9 @@ class SequenceTask(pl.LightningModule):
             raise TypeError(f"task.metrics must be a list such as [accuracy]; got {task['metrics']!r}.")
         self.metrics = {name: METRICS[check_choice("task.metrics", name, METRICS)] for name in task["metrics"]}
         self.model = instantiate("model", MODELS, config["model"])
-        d_model = self.model.d_model
         data = {"d_input": d_input, "d_output": d_output, "l_output": l_output, "n_tokens": n_tokens}
-        self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_model=d_model, **data)
-        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=d_model, **data)
+        self.encoder = instantiate("encoder", ENCODERS, config["encoder"], d_model=self.model.d_model, **data)
+        self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=self.model.d_output, **data)
         self.check = FirstBatch(task["loss"], d_input, d_output, n_tokens)
         self.streams = streams(config["train"].get("state"))
 
@@ -62,6 +61,7 @@ class SequenceTask(pl.LightningModule):
     def _predict(self, x: Tensor, state: Any, rate: float, lengths: Tensor | None) -> tuple[Tensor, Any]:
         padded = {} if lengths is None else {"lengths": lengths}
         y, state = self.model(self.encoder(x, **padded), state, rate=rate, **padded)
+        padded = {} if lengths is None else {"lengths": self.model.output_lengths(lengths)}
         return self.decoder(y, **padded), state
 
     def default_state(self, *batch_shape: int) -> list[Any]:

@@ -1,0 +1,90 @@
+"""A free convolution kernel: the baseline without a state space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.transfer import working_dtype
+
+STATE_SPACE_OPTIONS = S4_OPTIONS | {"d_state", "dt_max", "dt_min", "dt_transform", "init", "n_ssm"}
+
+
+class ConvolutionKernel(SequenceKernel):
+    """k_t = p_t for t < l_max, and 0 beyond: the samples p are the parameters.
+
+    p is normal with variance 1/l_max, so that white noise comes out as strong as it goes in, or 0 when deterministic.
+    ``lr`` and ``wd`` know the key K; a bare number rules it too. The options of state spaces (d_state, dt_min, …)
+    have no effect.
+
+    Args:
+        d_model: H features.
+        l_max: number of samples.
+        channels, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: the convolution theorem alone; Fu et al., "Simple Hardware-Efficient Long Convolutions for Sequence
+    Modeling", ICML 2023 (arXiv 2302.06646) study such kernels.
+    """
+
+    name = "conv"
+    rulings = {"samples": Ruling(("K", "samples"))}  # noqa: RUF012
+    idle_rulings = ("dt", "A", "B", "C")
+    idle_options = STATE_SPACE_OPTIONS
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        l_max: int | None = None,
+        channels: int = 1,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, deterministic=deterministic,
+            verbose=verbose, options=options,
+        )  # fmt: skip
+        if self.l_max is None:
+            raise ValueError(
+                "the conv kernel needs l_max, the number of its samples; got none. "
+                "Set model.layer.l_max to the length of the sequences, or take a kernel that has no such length."
+            )
+        shape = (self.channels, self.d_model, self.l_max)
+        samples = torch.zeros(shape) if self.deterministic else torch.randn(shape) / math.sqrt(self.l_max)
+        self.register("samples", samples)
+
+    def forward(
+        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """k_t for t < L.
+
+        Args: L: length, l_max if None; rate: 1, for there is no sampling period to change; state: None.
+        Returns: kernel (C, H, L), and None.
+        """
+        if self.check_rate(rate) != 1:
+            raise ValueError(f"the rate of the conv kernel must be 1, for it has no sampling period; got {rate}.")
+        if state is not None:
+            self._refuse()
+        missing = self.kernel_length(L) - self.l_max
+        samples = self.samples.to(working_dtype(self.samples))
+        return torch.nn.functional.pad(samples, (0, missing)), None  # a negative width cuts
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError(
+            "the conv kernel has no recurrent mode, for its samples come from no state space; call it without a state "
+            "or steps, or take the kernel hope, s4 or s4d."
+        )
+
+    default_state = step = forward_state = _setup_step = _refuse
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for print(model)."""
+        return f"d_model={self.d_model}, l_max={self.l_max}, channels={self.channels}"

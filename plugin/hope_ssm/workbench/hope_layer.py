@@ -1,0 +1,61 @@
+"""A layer for other people's models and training loops. Axes: B batch, L steps, H features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from hope_ssm.workbench.convolution import without_padding
+from hope_ssm.workbench.layers import S4Block
+
+
+class HopeLayer(nn.Module):
+    """(B, L, H) to (B, L, H): a state space along the steps, then a gated linear map of the features.
+
+    Neither norm nor residual connection, so y = x + layer(norm(x)) is the usual use. The parameters carry the optimizer
+    options given by ``lr`` and ``wd``; ``hope_ssm.parameter_groups(model)`` hands them to a torch optimizer.
+
+    Args:
+        d_model: H.
+        kernel: a name of ``hope kernels``.
+        options: of the block (activation, final_act, dropout, gate, bottleneck, …, see ``S4Block``), of the convolution
+            (bidirectional, channels, l_max, drop_kernel, see ``FFTConvolution``), and of the kernel (d_state, dt_min,
+            dt_max, init, lr, wd, …, see ``HopeKernel``).
+
+    Raises:
+        TypeError, ValueError: an option that none of them has, or a value out of range.
+    """
+
+    def __init__(self, d_model: int, *, kernel: str = "hope", **options: Any) -> None:
+        super().__init__()
+        self.block = S4Block(d_model, kernel=kernel, **options)
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, *, state: Tensor | None = None, rate: float = 1.0
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Map whole sequences, or a chunk that follows ``state``.
+
+        Args:
+            x: (B, L, H).
+            lengths: (B,) whole numbers if the sequences end before L; what follows is not seen, and 0 in the outputs.
+            state: what :meth:`default_state`, an earlier chunk or an earlier step gave.
+            rate: relative sampling rate, 1 with a state.
+
+        Returns: (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
+        """
+        y, after = self.block(x, state=state, rate=rate, lengths=lengths)
+        y = without_padding(y, lengths)
+        return y if state is None else (y, after)
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Map one step (B, H) to (B, H), and the state to the next one."""
+        return self.block.step(x, state)
+
+    def setup_step(self) -> None:
+        """Prepare for :meth:`step`; no need to with the kernels of this distribution, and safe at any time."""
+        self.block.setup_step()
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state of a batch."""
+        return self.block.default_state(*batch_shape)
