@@ -36,25 +36,67 @@ def legs(n: int, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 INITS = {"legs": legs}
 
 
-def _with_conjugates(x: Tensor) -> Tensor:
-    """All n modes from those with positive imaginary part, along the last axis."""
-    return torch.cat([x, x.conj()], dim=-1)
+def _coordinates(pairs: Tensor) -> Tensor:
+    """(Re z, Im z), (..., n) float64, of n/2 modes z as real numbers (..., n/2, 2)."""
+    return pairs.double().transpose(-1, -2).flatten(-2)
 
 
-def _bilinear(poles: Tensor, P: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """(Ā (H, n, n), B̄ (H, n)) of A = Λ - P P* by the bilinear rule at Δt (H,)."""
-    half = dt[:, None, None] / 2 * (torch.diag_embed(poles) - P @ P.mH)
-    identity = torch.eye(poles.shape[-1], dtype=half.dtype, device=half.device)
-    inputs = dt[:, None, None] * B.unsqueeze(-1)
-    solved = torch.linalg.solve(identity - half, torch.cat([identity + half, inputs], dim=-1))
-    return solved[..., :-1], solved[..., -1]
+def _turned(factor: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+    """f z for f = (Re f, Im f), each (..., n/2), and z in coordinates x (..., n)."""
+    (f, g), (a, b) = factor, x.chunk(2, dim=-1)
+    return torch.cat([f * a - g * b, g * a + f * b], dim=-1)
+
+
+def _krylov(squares: list[Tensor], vectors: Tensor, count: int) -> Tensor:
+    """(v, Av, …, A^{count-1}v) by doubling.
+
+    Args: squares: A, A², A⁴, … (H, n, n), at least as many as doublings; vectors (H, n, K).
+    Returns: (H, n, count, K).
+    """
+    size = vectors.shape[-1]
+    for power in squares[: (count - 1).bit_length()]:
+        vectors = torch.cat([vectors, power @ vectors], dim=-1)
+    return vectors.unflatten(-1, (-1, size))[..., :count, :]
+
+
+class _Resolvent:
+    """(1 - ΔtA/2)⁻¹ = D⁻¹ - Δt N (1 + Δt WᵀN)⁻¹ WᵀD⁻¹,  N = D⁻¹W,  D = 1 - ΔtΛ/2  (Woodbury), in real coordinates.
+
+    D turns and scales the coordinates of each mode, and A = Λ - 2WWᵀ with the coordinates W of P (conjugates give the 2).
+    |D| ≥ 1 and the symmetric part of 1 + Δt WᵀN is at least 1, so neither inverse is ill-conditioned at any Δt.
+
+    Args: poles: (Re Λ, Im Λ), each (H, n/2); W (H, rank, n), rows; dt (H,).
+    """
+
+    def __init__(self, poles: tuple[Tensor, Tensor], W: Tensor, dt: Tensor) -> None:
+        dt = dt.unsqueeze(-1)
+        real, imaginary = 1 - dt / 2 * poles[0], -dt / 2 * poles[1]
+        square = real.square() + imaginary.square()
+        self.inverse = real / square, -imaginary / square
+        dt, (f, g) = dt.unsqueeze(-1), (part.unsqueeze(-2) for part in self.inverse)
+        self.right = _turned((f, -g), W)  # WᵀD⁻¹
+        core = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device) + dt * self.right @ W.mT
+        self.left = torch.linalg.solve(core.mT, dt * _turned((f, g), W))  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply it.  Args: x (..., H, n).  Returns: the same shape."""
+        along = torch.einsum("hrn,...hn->...hr", self.right, x)
+        return _turned(self.inverse, x) - torch.einsum("hrn,...hr->...hn", self.left, along)
+
+    def matrix(self) -> Tensor:
+        """(H, n, n)."""
+        f, g = (torch.diag_embed(part) for part in self.inverse)
+        return torch.cat([torch.cat([f, -g], -1), torch.cat([g, f], -1)], -2) - self.left.mT @ self.right
 
 
 class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
-    The generating function  Σ_{t<L} k_t zᵗ = C (1 - Ā^L) (1 - zĀ)⁻¹ B̄ is taken at the L roots of unity, where the
-    inverse is a sum of Cauchy terms and, for the low rank, Woodbury's identity; so L samples are exact.
+    With t = jb + i and b about √L, k_t is the product of the row C Ā^{jb} and the column Āⁱ B̄; both families are made
+    by doubling from the squares of Ā. ‖Ā‖₂ ≤ 1, for A + A* ≤ 0, so nothing grows; the inverse is a diagonal one with
+    Woodbury's correction. All of it is in float64 whatever the parameters are, for rounding Ā to float32 would turn the
+    phase of Ā^L by L times its relative error; a complex mode is two real states here, so nothing is complex.
+
     Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
     A (Λ and P), B (a bare number rules these) and C.
 
@@ -111,24 +153,24 @@ class S4Kernel(ModalKernel):
         self.register("P", torch.view_as_real(P).unsqueeze(1).repeat(1, self.n_ssm, 1, 1))
         self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
 
-    def continuous(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(Λ (H, n), P (H, n, rank), B (H, n), C (C, H, n)), all modes, complex."""
-        dtype = working_dtype(self.C)
-        A_real, A_imag, P, B, C = (p.to(dtype) for p in (self.A_real, self.A_imag, self.P, self.B, self.C))
-        poles = self.per_feature(torch.complex(-torch.exp(A_real), A_imag))
-        P, B, C = (torch.view_as_complex(part.contiguous()) for part in (P, B, C))
-        P = torch.stack([self.per_feature(column) for column in P], dim=-2)
-        return (
-            _with_conjugates(poles),
-            _with_conjugates(P).transpose(-1, -2),
-            _with_conjugates(self.per_feature(B)),
-            _with_conjugates(C),
-        )
+    def system(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor, Tensor]:
+        """((1 - ΔtA/2)⁻¹, B̄ (H, n), C (C, H, n)) in real coordinates, float64."""
+        poles = self.per_feature(-torch.exp(self.A_real.double())), self.per_feature(self.A_imag.double())
+        columns = torch.stack([self.per_feature(_coordinates(column)) for column in self.P], dim=-2)
+        dt = self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)
+        resolvent = _Resolvent(poles, columns, dt)
+        real, imaginary = _coordinates(self.C).chunk(2, dim=-1)
+        B = resolvent(dt.unsqueeze(-1) * self.per_feature(_coordinates(self.B)))
+        return resolvent, B, 2 * torch.cat([real, -imaginary], dim=-1)  # 2 Re Σ C_j z_j
 
-    def discretized(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(Ā (H, n, n), B̄ (H, n), C (C, H, n)), dense, complex."""
-        poles, P, B, C = self.continuous()
-        return *_bilinear(poles, P, B, self.sampling_period.to(poles.real.dtype)), C
+    @staticmethod
+    def _squares(resolvent: _Resolvent, length: int) -> list[Tensor]:
+        """Ā, Ā², Ā⁴, … up to the last power of two that L has."""
+        matrix = resolvent.matrix()
+        squares = [2 * matrix - torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)]
+        while len(squares) < length.bit_length():
+            squares.append(squares[-1] @ squares[-1])
+        return squares
 
     def forward(
         self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
@@ -139,55 +181,45 @@ class S4Kernel(ModalKernel):
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        poles, P, B, C = self.continuous()
-        dt = self.sampling_period.to(poles.real.dtype) * self.check_rate(rate)
-        A, _ = _bilinear(poles, P, B, dt)
-        ending = C - torch.einsum("chm,hmn->chn", C, torch.linalg.matrix_power(A, length))
-        kernel = self._sample(ending, (dt.unsqueeze(-1) * B).unsqueeze(0), dt, length, poles, P)
+        state = None if state is None else _coordinates(torch.view_as_real(self.check_state(state)))
+        resolvent, B, C = self.system(rate)
+        squares, halvings = self._squares(resolvent, length), length.bit_length() // 2
+        block = 1 << halvings
+        rows = _krylov([power.mT for power in squares[halvings:]], C.permute(1, 2, 0), -(-length // block))
+        columns = _krylov(squares, B.unsqueeze(-1), block).squeeze(-1)
+        dtype = working_dtype(self.C)
+        kernel = torch.einsum("hnjc,hni->chji", rows, columns).flatten(-2)[..., :length].to(dtype)
         if state is None:
-            return kernel[:, 0], None
-        state = torch.einsum("hmn,bhn->bhm", A, _with_conjugates(self.check_state(state)))
-        implicit = state - dt.unsqueeze(-1) / 2 * (poles * state - contract("hnr,hmr,bhm->bhn", P, P.conj(), state))
-        return kernel[:, 0], self._sample(ending, implicit, dt, length, poles, P).transpose(0, 1)
-
-    def _sample(self, left: Tensor, right: Tensor, dt: Tensor, length: int, poles: Tensor, P: Tensor) -> Tensor:
-        """Re iFFT of l (1 - zĀ)⁻¹ (1 - ΔtA/2)⁻¹ r = l ((1 - z) - Δt/2 (1 + z) A)⁻¹ r at z = e^{-2πij/L}.
-
-        Args: left (C, H, n); right (B, H, n); dt (H,); poles (H, n); P (H, n, rank).  Returns: (C, B, H, L) real.
-        """
-        angle = torch.arange(length // 2 + 1, device=dt.device, dtype=dt.dtype) * (2 * math.pi / length)
-        z = torch.polar(torch.ones_like(angle), -angle)
-        gain = dt.unsqueeze(-1) / 2 * (1 + z)  # (H, F)
-        inverse = 1 / ((1 - z) - gain.unsqueeze(1) * poles.unsqueeze(-1))  # (H, n, F)
-        direct = contract("chn,bhn,hnf->cbhf", left, right, inverse)
-        to_rank = contract("chn,hnr,hnf->chrf", left, P, inverse)
-        from_rank = contract("hnr,bhn,hnf->bhrf", P.conj(), right, inverse)
-        core = contract("hnr,hns,hnf->hfrs", P.conj(), P, inverse)
-        identity = torch.eye(self.rank, dtype=core.dtype, device=core.device)
-        core = torch.linalg.inv(identity + gain[..., None, None] * core)
-        correction = contract("hf,chrf,hfrs,bhsf->cbhf", gain, to_rank, core, from_rank)
-        return torch.fft.irfft(direct - correction, n=length)
+            return kernel, None
+        columns = _krylov(squares, (2 * resolvent(state) - state).permute(1, 2, 0), block)
+        return kernel, torch.einsum("hnjc,hnib->bchji", rows, columns).flatten(-2)[..., :length].to(dtype)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u,  y = C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
-        A, B, C = self.discretized()
-        state = _with_conjugates(self.check_inputs(u, state, "B, H"))
-        state = torch.einsum("hmn,bhn->bhm", A, state) + B * u.unsqueeze(-1)
-        return torch.einsum("chn,bhn->bch", C, state).real.to(u.dtype), state[..., : self.n // 2]
+        """s ← Ā s + B̄ u,  y = C s, with Ā = 2 (1 - ΔtA/2)⁻¹ - 1.  Args, returns: u (B, H), state (B, H, n/2); y, state."""
+        start = _coordinates(torch.view_as_real(self.check_inputs(u, state, "B, H")))
+        resolvent, B, C = self.system()
+        after = 2 * resolvent(start) - start + B * u.unsqueeze(-1)
+        y = torch.einsum("chn,bhn->bch", C, after)
+        return y.to(u.dtype), torch.complex(*after.chunk(2, dim=-1)).to(state.dtype)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
-        state = _with_conjugates(self.check_inputs(u, state, "B, H, L"))
-        A, B, _ = self.discretized()
+        after = _coordinates(torch.view_as_real(self.check_inputs(u, state, "B, H, L")))
+        resolvent, B, _ = self.system()
         length = u.shape[-1]
-        driven = torch.einsum("hn,bhl->bhnl", B, u.to(B.dtype))
-        power = A
-        driven = torch.nn.functional.pad(driven, ((1 << (length - 1).bit_length()) - length, 0))
-        while driven.shape[-1] > 1:
-            driven = torch.einsum("hmn,bhnl->bhml", power, driven[..., ::2]) + driven[..., 1::2]
-            power = power @ power
-        free = torch.einsum("hmn,bhn->bhm", torch.linalg.matrix_power(A, length), state)
-        return (free + driven[..., 0])[..., : self.n // 2]
+        squares, halvings = self._squares(resolvent, length), length.bit_length() // 2
+        columns = _krylov(squares, B.unsqueeze(-1), 1 << halvings).squeeze(-1)
+        count = 1 << ((length - 1) >> halvings).bit_length()
+        latest_first = torch.nn.functional.pad(u.flip(-1).double(), (0, (count << halvings) - length))
+        driven = torch.einsum("hni,bhji->hnjb", columns, latest_first.unflatten(-1, (count, -1)))
+        for power in squares[halvings:]:
+            if driven.shape[-2] > 1:
+                driven = driven[..., ::2, :] + (power @ driven[..., 1::2, :].flatten(-2)).view_as(driven[..., 1::2, :])
+        for bit, power in enumerate(squares):
+            if length >> bit & 1:
+                after = torch.einsum("hmn,bhn->bhm", power, after)
+        after = after + driven.squeeze(-2).permute(2, 0, 1)
+        return torch.complex(*after.chunk(2, dim=-1)).to(state.dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes, for print(model)."""
