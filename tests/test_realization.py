@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,6 +137,39 @@ def test_steps_do_not_drift_in_float32():
         assert abs(row - exact).max() < 1e-6 * abs(exact).max()
         if not 0.1 < period < 5:
             assert abs(row - exact)[after].max() < 1e-5 * abs(exact[after]).max()
+
+
+def test_a_million_steps_of_float32(request):
+    """At Δt = 1e-4, within 1e-5 of the largest output and also of the largest that memory adds; measured: 1.6e-7, 8e-6.
+
+    Without --every-seed, ten thousand steps; with it, all of them, by a compiled loop over ten.
+    """
+    whole = request.config.getoption("--every-seed")
+    h, length, some = np.float32([0.7, -1.1, 0.6]), 1_000_000 if whole else 10_000, 10
+    u = np.random.default_rng(0).standard_normal(length).astype(np.float32)
+    period, parameters = torch.tensor([1e-4]), torch.tensor(h).expand(1, 1, 3)
+
+    def several(inputs, state):
+        outputs = []
+        for x in inputs.unbind(0):
+            y, state = realization.step(parameters, period, x.view(1, 1), state)
+            outputs.append(y.view(()))
+        return torch.stack(outputs), state
+
+    steps, state, outputs = torch.compile(several) if whole else several, torch.zeros(1, 1, 3), []
+    with torch.inference_mode():
+        for part in torch.tensor(u).split(some):
+            y, state = steps(part, state)
+            outputs.append(y)
+    dt = float(period)
+    a, exact, stage = (dt - 1) / (dt + 1), np.zeros(length), u.astype(np.float64)
+    for coefficient in h.astype(np.float64):
+        stage = scipy.signal.lfilter([a, 1], [1, a], stage)
+        exact += coefficient * stage
+    memory = exact - h.astype(np.float64) @ a ** np.arange(1, 4) * u
+    error = abs(torch.cat(outputs).double().numpy() - exact).max()
+    assert error < 1e-5 * abs(exact).max()
+    assert error < 1e-5 * abs(memory).max()
 
 
 def test_gradients(rng):

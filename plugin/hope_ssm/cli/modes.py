@@ -168,6 +168,7 @@ def _compare_recurrences(features: int, states: int, repeats: int) -> str:
         passes += 1
     ratio = statistics.median(ours) / statistics.median(theirs)
     return (
-        f"\nThe recurrences alone, compiled, in turns: hope {_spread(ours)} µs ({(3 * passes + 6) * states} multiply-adds "
-        f"a feature), s4d in real numbers with its coefficients ready {_spread(theirs)} µs ({4 * width}): {ratio:.2f} times."
+        f"\nThe recurrences alone, compiled, in turns: hope {_spread(ours)} µs ({(3 * passes + 6) * states} "
+        f"multiply-adds a feature), s4d in real numbers with its coefficients ready {_spread(theirs)} µs "
+        f"({4 * width}): {ratio:.2f} times."
     )
