@@ -78,6 +78,38 @@ def test_derivatives(backend, length, rng):
 
 
 @pytest.mark.parametrize("backend", list(backends.MODULES))
+@pytest.mark.parametrize("n", [1, 2, 5, 16, 65])
+@pytest.mark.parametrize("length", [1, 2, 51])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_moments_are_the_adjoint(backend, n, length, dtype, rng):
+    """Σ_k c_k m_k = Re Σ_j conj(v_j) p(z_j) for any c and v, p by the readable reference in float64."""
+    for c_batch, dt_batch in BATCHES:
+        dt = torch.tensor(np.exp(rng.standard_normal(dt_batch)), dtype=dtype)
+        parts = torch.tensor(rng.standard_normal((*c_batch, length // 2 + 1, 2)), dtype=dtype)
+        moments = backends.adjoint(backend, CPU)(torch.view_as_complex(parts), dt, length, n)
+        assert moments.shape == (*np.broadcast_shapes(c_batch, dt_batch), n)
+        assert moments.dtype == dtype
+        values = torch.view_as_complex(parts.double()).conj().unsqueeze(-2)
+        basis = backends.get("dense", CPU)(torch.eye(n).double(), dt.double().unsqueeze(-1), length)
+        exact = (values * basis).real.sum(-1)
+        bound = math.pi * (n + 4) * torch.finfo(dtype).eps * parts.abs().sum((-1, -2)).max()
+        assert (moments - exact).abs().max() <= bound
+
+
+@pytest.mark.parametrize("backend", list(backends.MODULES))
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_derivatives_of_moments(backend, length, rng):
+    parts = torch.tensor(rng.standard_normal((2, length // 2 + 1, 2)), requires_grad=True)
+    dt = torch.tensor([0.6, 1.0], dtype=torch.float64, requires_grad=True)
+
+    def of(parts, dt):
+        return backends.adjoint(backend, CPU)(torch.view_as_complex(parts), dt, length, 5)
+
+    assert torch.autograd.gradcheck(of, (parts, dt))
+    assert torch.autograd.gradgradcheck(of, (parts, dt))
+
+
+@pytest.mark.parametrize("backend", list(backends.MODULES))
 def test_inputs_are_left_alone(backend):
     c, dt = torch.ones(2, 5), torch.full((2,), 0.5)
     backends.get(backend, CPU)(c, dt, 8)

@@ -104,7 +104,7 @@ def largest(kernel, batch, length):
     return watch.size
 
 
-@pytest.mark.parametrize("name", [name for name in RECURRENT if name != "s4"])  # its Cauchy sums are formed whole
+@recurrent_kernels
 def test_no_array_of_states_over_time_is_made(name):
     """Forward and backward of kernel, state response and next state, at n = 256: far below B·H·n·L numbers."""
     batch, length, n = 4, 2048, 256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -244,3 +245,27 @@ def test_it_learns_a_delayed_pulse():
 def test_the_hosts_own_backends_mean_auto(backend):
     """``+model.layer.backend=naive``, the host's mend for its S4 kernels, does not stop a sweep that has hope in it."""
     assert build(backend=backend).backend == "auto"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda kernel: kernel.default_state(2),
+        lambda kernel: kernel.step(torch.zeros(2, 6), torch.zeros(2, 6, 8)),
+        lambda kernel: kernel.forward_state(torch.zeros(2, 6, 5), torch.zeros(2, 6, 8)),
+        lambda kernel: kernel(L=5, state=torch.zeros(2, 6, 8)),
+    ],
+    ids=["default_state", "step", "forward_state", "state"],
+)
+def test_a_kernel_that_wraps_around_has_no_recurrent_mode(call):
+    """And is refused, not run inexactly; the exact kernel takes its parameters."""
+    kernel = build(truncation="none")
+    sentence = (
+        "a step or a state must have a kernel that does not wrap around; got truncation='none'. "
+        "Build the kernel with truncation='exact' for a recurrent mode: it has the same parameters."
+    )
+    with pytest.raises(NotImplementedError, match=f"^{re.escape(sentence)}$"):
+        call(kernel)
+    exact = build()
+    exact.load_state_dict(kernel.state_dict())
+    call(exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,10 @@ def system(h, dt):
 
 def evaluate(backend):
     return backends.get(backend, torch.device("cpu"))
+
+
+def moments(backend):
+    return backends.adjoint(backend, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])
@@ -88,7 +93,7 @@ def test_response_to_a_state(backend, n, length, dt, rng):
 def test_state_after_a_stretch(backend, n, length, rng):
     dt = np.array([0.05, 1.0, 5.0])
     u, state = rng.standard_normal((2, 3, length)), rng.standard_normal((2, 3, n))
-    value = realization.forward_state(torch.tensor(dt), torch.tensor(u), torch.tensor(state), evaluate(backend))
+    value = realization.forward_state(torch.tensor(dt), torch.tensor(u), torch.tensor(state), moments(backend))
     for b in range(2):
         for feature in range(3):
             _, exact = reference.hope_recursion(np.ones(n), dt[feature], u[b, feature], state[b, feature])
@@ -134,6 +139,39 @@ def test_steps_do_not_drift_in_float32():
             assert abs(row - exact)[after].max() < 1e-5 * abs(exact[after]).max()
 
 
+def test_a_million_steps_of_float32(request):
+    """At Δt = 1e-4, within 1e-5 of the largest output and also of the largest that memory adds; measured: 1.6e-7, 8e-6.
+
+    Without --every-seed, ten thousand steps; with it, all of them, by a compiled loop over ten.
+    """
+    whole = request.config.getoption("--every-seed")
+    h, length, some = np.float32([0.7, -1.1, 0.6]), 1_000_000 if whole else 10_000, 10
+    u = np.random.default_rng(0).standard_normal(length).astype(np.float32)
+    period, parameters = torch.tensor([1e-4]), torch.tensor(h).expand(1, 1, 3)
+
+    def several(inputs, state):
+        outputs = []
+        for x in inputs.unbind(0):
+            y, state = realization.step(parameters, period, x.view(1, 1), state)
+            outputs.append(y.view(()))
+        return torch.stack(outputs), state
+
+    steps, state, outputs = torch.compile(several) if whole else several, torch.zeros(1, 1, 3), []
+    with torch.inference_mode():
+        for part in torch.tensor(u).split(some):
+            y, state = steps(part, state)
+            outputs.append(y)
+    dt = float(period)
+    a, exact, stage = (dt - 1) / (dt + 1), np.zeros(length), u.astype(np.float64)
+    for coefficient in h.astype(np.float64):
+        stage = scipy.signal.lfilter([a, 1], [1, a], stage)
+        exact += coefficient * stage
+    memory = exact - h.astype(np.float64) @ a ** np.arange(1, 4) * u
+    error = abs(torch.cat(outputs).double().numpy() - exact).max()
+    assert error < 1e-5 * abs(exact).max()
+    assert error < 1e-5 * abs(memory).max()
+
+
 def test_gradients(rng):
     """Of everything that passes state on, in everything it depends on."""
     h = torch.tensor(rng.standard_normal((2, 2, 3)), requires_grad=True)
@@ -145,7 +183,7 @@ def test_gradients(rng):
         return realization.state_response(h, dt, state.unsqueeze(1), 4, evaluate("blocked"))
 
     def stretch(dt, u, state):
-        return realization.forward_state(dt, u, state, evaluate("blocked"))
+        return realization.forward_state(dt, u, state, moments("blocked"))
 
     # At Δt = 1 the step changes from one form to another: see below.
     apart = torch.tensor([0.4, 2.0], dtype=torch.float64, requires_grad=True)

@@ -43,10 +43,12 @@ def test_kernel_equals_the_dense_recursion(rank, length, rate):
     kernel = build(rank=rank, channels=2)
     with torch.no_grad():
         k, _ = kernel(L=length, rate=rate)
-        poles, P, B, C = (part.numpy() for part in kernel.continuous())
         dt = kernel.sampling_period.numpy() * rate
+        poles = np.concatenate([-torch.exp(kernel.A_real) + sign * 1j * kernel.A_imag for sign in (1, -1)], axis=-1)
+        P, B, C = (torch.view_as_complex(part).numpy() for part in (kernel.P, kernel.B, kernel.C))
+        P, B, C = (np.concatenate([part, part.conj()], axis=-1) for part in (P, B, C))
     for h in range(H):
-        A = np.diag(poles[h]) - P[h] @ P[h].conj().T
+        A = np.diag(poles[h]) - P[:, h].T @ P[:, h].conj()
         implicit = np.eye(N) - dt[h] / 2 * A
         step = np.linalg.solve(implicit, np.eye(N) + dt[h] / 2 * A)
         state = np.linalg.solve(implicit, dt[h] * B[h])

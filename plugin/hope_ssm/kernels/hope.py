@@ -46,8 +46,8 @@ class HopeKernel(SequenceKernel):
         lr, wd: see above.
         init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
         init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
-        truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around: then ``forward`` is not
-            the convolution of ``step``, which always is the exact system.
+        truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
+            makes: then there is neither state nor ``step``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
         coefficients: ``"real"``, or ``"complex_noncausal"``: complex h, stored as (C, H, n, 2), with k = irfft(g) of g
             on the half circle 0 ≤ θ ≤ π. That kernel is not causal (``convolution.sample_noncausal_kernel``): no
@@ -179,7 +179,7 @@ class HopeKernel(SequenceKernel):
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, state, backends.get(self.backend, u.device))
+        return realization.forward_state(dt, u, state, backends.adjoint(self.backend, u.device))
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""
@@ -187,6 +187,11 @@ class HopeKernel(SequenceKernel):
             raise NotImplementedError(
                 f"a step or a state must have a causal kernel; got coefficients={self.coefficients!r}. "
                 "Train with coefficients='real' for a recurrent mode."
+            )
+        if self.truncation == "none":
+            raise NotImplementedError(
+                "a step or a state must have a kernel that does not wrap around; got truncation='none'. "
+                "Build the kernel with truncation='exact' for a recurrent mode: it has the same parameters."
             )
         dtype = working_dtype(self.markov_parameters)
         return self.markov_parameters.new_zeros(*batch_shape, self.d_model, self.n, dtype=dtype)

@@ -1,4 +1,4 @@
-"""S4D: a diagonal complex state space, with the Vandermonde kernel."""
+"""S4D: a diagonal complex state space."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import full_precision
 from hope_ssm.checks import check_choice
-from hope_ssm.contraction import contract
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
-from hope_ssm.kernels.modal import ModalKernel, legs_modes
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, legs_modes
 
 
 def _legs(n: int) -> np.ndarray:
@@ -37,28 +34,6 @@ def _lin(n: int) -> np.ndarray:
 INITS = {"diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs}
 SHORT_INITS = {"lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd": "diag-legs"}
 DISCRETIZATIONS = ("zoh", "bilinear")
-
-
-def _powers(log_A: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """(Āⁱ for i < b, Ā^{jb} for j < ⌈L/b⌉) with b = ⌈√L⌉: their products are all powers below L.
-
-    Args: log_A (H, N).  Returns: (H, N, b), (H, N, ⌈L/b⌉) complex.
-    """
-    block = math.isqrt(length - 1) + 1
-    time = torch.arange(block, device=log_A.device, dtype=log_A.real.dtype)
-    exponent = log_A.unsqueeze(-1) * time
-    return torch.exp(exponent), torch.exp(block * exponent[..., : -(-length // block)])
-
-
-def _real_vandermonde(weights: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
-    """Re Σ_n w_n Ā_n^t for all t = jb + i, as one real matrix product [⌈L/b⌉, 2N] × [2N, b] a system.
-
-    Args: weights (..., H, N) complex; what ``_powers`` gives.  Returns: (..., H, ⌈L/b⌉·b) real.
-    """
-    left = (weights.unsqueeze(-1) * coarse).transpose(-1, -2)
-    left = torch.cat([left.real, -left.imag], dim=-1)
-    with full_precision(left.device):
-        return (left @ torch.cat([fine.real, fine.imag], dim=-2)).flatten(-2)
 
 
 class S4DKernel(ModalKernel):
@@ -120,52 +95,16 @@ class S4DKernel(ModalKernel):
         self.register_modes(poles)
         self.register("B", B)
 
-    def discretized(self, rate: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """(log Ā (H, n/2), B̄ (H, n/2), C (C, H, n/2)) at a relative sampling rate, complex."""
-        dtype = working_dtype(self.C)
-        A_real, A_imag, B, C = (p.to(dtype) for p in (self.A_real, self.A_imag, self.B, self.C))
-        dt = (self.sampling_period * self.check_rate(rate)).unsqueeze(-1)
-        A = self.per_feature(torch.complex(-torch.exp(A_real), A_imag))
-        B = self.per_feature(torch.view_as_complex(B.contiguous()))
-        C = torch.view_as_complex(C.contiguous())
+    def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
+        """(Ā, B̄ (H, n) in coordinates) at a relative sampling rate, float64."""
+        poles, B, dt = self.continuous(rate)
         if self.disc == "zoh":
-            log_A = dt * A
-            return log_A, B * torch.expm1(log_A) / A, C
-        half = dt * A / 2
-        return 2 * torch.atanh(half), B * dt / (1 - half), C  # log (1 + x)/(1 - x) = 2 artanh x
-
-    def forward(
-        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """k_t for t < L, and 2 Re C Ā^{t+1} s_0 if there is a state s_0 (the host's convention: update, then output).
-
-        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
-        """
-        length = self.kernel_length(L)
-        log_A, B, C = self.discretized(rate)
-        fine, coarse = _powers(log_A, length)
-        kernel = _real_vandermonde(2 * C * B, fine, coarse)[..., :length]
-        if state is None:
-            return kernel, None
-        weights = 2 * C * (self.check_state(state) * torch.exp(log_A)).unsqueeze(1)
-        return kernel, _real_vandermonde(weights, fine, coarse)[..., :length]
-
-    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u,  y = 2 Re C s.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
-        log_A, B, C = self.discretized()
-        state = torch.exp(log_A) * self.check_inputs(u, state, "B, H") + B * u.unsqueeze(-1)
-        return 2 * torch.einsum("chn,bhn->bch", C, state).real.to(u.dtype), state
-
-    def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
-        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t.  Args: u (B, H, L), state (B, H, n/2).  Returns: (B, H, n/2)."""
-        state, length = self.check_inputs(u, state, "B, H, L"), u.shape[-1]
-        log_A, B, _ = self.discretized()
-        fine, coarse = _powers(log_A, length)
-        latest_first = torch.nn.functional.pad(u.flip(-1), (0, fine.shape[-1] * coarse.shape[-1] - length))
-        blocks = latest_first.unflatten(-1, (coarse.shape[-1], -1)).to(fine.dtype)
-        driven = contract("hn,hnj,hni,bhji->bhn", B, coarse, fine, blocks)
-        return torch.exp(length * log_A) * state + driven
+            x, y = dt * poles.real, dt * poles.imaginary
+            growth = torch.exp(x)
+            less_one = Diagonal(torch.expm1(x) * torch.cos(y) - 2 * torch.sin(y / 2).square(), growth * torch.sin(y))
+            return Diagonal(growth * torch.cos(y), less_one.imaginary), less_one(poles.inverse()(B))
+        inverse = Diagonal(1 - dt / 2 * poles.real, -dt / 2 * poles.imaginary).inverse()
+        return Diagonal(2 * inverse.real - 1, 2 * inverse.imaginary), inverse(dt * B)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
