@@ -44,6 +44,22 @@ def geometric_series(ratio: Tensor, n: int) -> Tensor:
     return series[..., :n]
 
 
+def powers_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
+    """Series of A, A², A⁴, …: the first n Taylor coefficients of ((w - a) / (1 - aw))^(2^m), by repeated squaring.
+
+    The relative error of power L is about ε·L, in float64.
+
+    Args: sampling_period: Δt, (...).  Returns: (count, ..., n) float64.
+    """
+    dt = sampling_period.double()
+    a, gain = (dt - 1) / (dt + 1), 4 * dt / (1 + dt) ** 2
+    q = torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, n)[..., : n - 1]], dim=-1)
+    powers = [q]
+    while len(powers) < count:
+        powers.append(torch.fft.irfft(torch.fft.rfft(powers[-1], n=2 * n).square(), n=2 * n)[..., :n])
+    return torch.stack(powers[:count]) if count else q.new_empty(0, *q.shape)
+
+
 def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     """First n Taylor coefficients of ((w - a) / (1 - a w))^L: the series of A^L, the state's advance by L steps.
 
