@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+import reference
 from hope_ssm import backends
+from hope_ssm.backends import krylov
 
 CPU = torch.device("cpu")
 FAST = [name for name in backends.MODULES if name != "dense"]
@@ -83,3 +85,69 @@ def test_inputs_are_left_alone(backend):
     backends.get(backend, CPU)(c, dt, 8)
     assert torch.equal(c, torch.ones(2, 5))
     assert torch.equal(dt, torch.full((2,), 0.5))
+
+
+# The response in time
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 33, 64])
+@pytest.mark.parametrize("length", [1, 2, 3, 50, 65])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_response_and_its_gradients(n, length, dtype, rng):
+    """To rounding: ε times the largest value each could have; the slope also to that of its difference quotient."""
+    c = torch.tensor(rng.standard_normal((2, n)), dtype=dtype, requires_grad=True)
+    dt = torch.tensor([0.0625, 3.0], dtype=dtype, requires_grad=True)
+    weight = torch.tensor(rng.standard_normal((2, length)), dtype=dtype)
+    value = krylov.response(c, dt, length)
+    assert value.shape == (2, length)
+    assert value.dtype == dtype
+    exact = reference.laguerre_responses(dt.detach().double().numpy(), n, length)  # (2, n, L)
+    expected = torch.einsum("sk,skl->sl", c.detach().double(), torch.tensor(exact))
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(value.double(), expected, rtol=0, atol=8 * eps * float(c.detach().abs().sum(-1).max()))
+    of_c, of_dt = torch.autograd.grad((value * weight).sum(), (c, dt))
+    expected = torch.einsum("sl,skl->sk", weight.double(), torch.tensor(exact))
+    torch.testing.assert_close(of_c.double(), expected, rtol=0, atol=8 * eps * float(weight.abs().sum(-1).max()))
+    step = 1e-6
+    apart = [reference.laguerre_responses(dt.detach().double().numpy() + sign * step, n, length) for sign in (1, -1)]
+    slope = np.einsum("sk,skl,sl->s", c.detach().double(), (apart[0] - apart[1]) / (2 * step), weight.double())
+    scale = n * float((c.detach().abs().sum(-1) * weight.abs().sum(-1)).max())
+    np.testing.assert_allclose(of_dt.double(), slope, rtol=0, atol=(8 * eps + 1e-9) * scale)
+
+
+@pytest.mark.parametrize(("c_batch", "dt_batch"), BATCHES)
+def test_response_in_batches(c_batch, dt_batch, rng):
+    c, dt = rng.standard_normal((*c_batch, 6)), np.exp(rng.standard_normal(dt_batch))
+    value = krylov.response(torch.tensor(c), torch.tensor(dt), 9)
+    exact = reference.laguerre_responses(dt, 6, 9)
+    np.testing.assert_allclose(value, np.einsum("...k,...kl->...l", c, exact), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5])
+def test_derivatives_of_the_response(length, rng):
+    c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)
+    dt = torch.tensor([0.6, 1.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda c, dt: krylov.response(c, dt, length), (c, dt))
+    assert torch.autograd.gradgradcheck(lambda c, dt: krylov.response(c, dt, length), (c, dt))
+
+
+def test_compiled_and_eager_response_agree(rng):
+    """torch.compile differentiates through the tables, eager mode by the formula."""
+    c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)
+    dt = torch.tensor([0.3, 1.7], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor(rng.standard_normal((2, 11)))
+    eager = torch.autograd.grad((krylov.response(c, dt, 11) * weight).sum(), (c, dt))
+    function = torch.compile(krylov.response, fullgraph=True, backend="aot_eager")
+    for one, other in zip(eager, torch.autograd.grad((function(c, dt, 11) * weight).sum(), (c, dt)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_frozen_sampling_period_costs_no_further_order(trained):
+    """A trained one has the table of the responses λ_k one order longer, for its gradient."""
+    kept = []
+    c, dt = torch.ones(2, 64, requires_grad=True), torch.full((2,), 0.5, requires_grad=trained)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        krylov.response(c, dt, 100)
+    assert (2, 16, 64 + trained) in kept
+    assert (2, 16, 64 + (not trained)) not in kept

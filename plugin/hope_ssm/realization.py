@@ -78,10 +78,13 @@ def state_response(
         sampling_period: Δt, (...) in the working dtype; batch dimensions broadcast.
         state: s, (..., n).
         length: L, at least 1.
-        evaluate: a backend (see ``backends``).
+        evaluate: a backend (see ``backends``); one that has its own ``response`` takes neither R nor the truncation.
 
     Returns: (..., L) in the dtype of ``sampling_period``.
     """
+    if evaluate.response is not None:
+        coefficients = transposed_product(state.double(), markov_parameters.double()).to(sampling_period.dtype)
+        return evaluate.response(coefficients, sampling_period, length)
     ending = state.double() - advance(state, sampling_period, length)
     coefficients = transposed_product(ending, markov_parameters.double()).to(sampling_period.dtype)
     response = evaluate(coefficients, sampling_period, length)
