@@ -7,7 +7,9 @@ polynomial in the all-pass node; ``krylov`` also has its own ``response(the same
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -33,8 +35,11 @@ class Evaluate:
 MODULES = {
     "blocked": "hope_ssm.backends.blocked",
     "dense": "hope_ssm.backends.dense",
+    "keops": "hope_ssm.backends.keops",
     "krylov": "hope_ssm.backends.krylov",
+    "triton": "hope_ssm.backends.triton",
 }
+_PACKAGES = {"keops": "pykeops", "triton": "triton"}
 NAMES = ("auto", *MODULES)
 _loaded: dict[str, Evaluate] = {}
 
@@ -47,13 +52,32 @@ def automatic(device: torch.device) -> str:
     return "krylov"
 
 
+def check_available(name: str, device: torch.device) -> None:
+    """Raise ``ImportError`` if a package is absent that backend ``name`` needs, ``ValueError`` if the device is wrong."""
+    package = _PACKAGES.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"backend={name!r} needs {package}, which is absent: pip install 'hope-ssm[{name}]'. "
+            "backend='auto' needs nothing."
+        )
+    if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend='triton' must compute on a GPU; got {device.type}. backend='auto' computes everywhere."
+        )
+
+
 def full_precision(device: torch.device) -> AbstractContextManager:
     """Return a context in which autocast leaves matrix products on ``device`` in the precision of their factors."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def get(name: str, device: torch.device) -> Evaluate:
-    """Return the ``evaluate`` of backend ``name`` for tensors on ``device``; unknown names raise ``ValueError``."""
+    """Return backend ``name`` for tensors on ``device``.
+
+    Raises:
+        ValueError: an unknown name, or a device that the backend does not compute on.
+        ImportError: a package that it needs is absent.
+    """
     return _loaded[_load(name, device)]
 
 
@@ -62,6 +86,7 @@ def _load(name: str, device: torch.device) -> str:
     check_choice("backend", name, NAMES)
     if name == "auto":
         name = automatic(device)
+    check_available(name, device)
     if name not in _loaded:
         module = importlib.import_module(MODULES[name])
         _loaded[name] = Evaluate(module.evaluate, getattr(module, "response", None))
