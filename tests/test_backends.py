@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,17 +15,44 @@ import torch
 import reference
 from hope_ssm import backends
 from hope_ssm.backends import krylov
+from installed import backend_parameters
 
 CPU = torch.device("cpu")
-FAST = [name for name in backends.MODULES if name != "dense"]
+FAST = backend_parameters("dense")
 BATCHES = [((), ()), ((2, 3), (3,)), ((3,), (2, 1)), ((4, 2, 3), (2, 1)), ((2, 3), (4, 1, 3)), ((2, 3), (1, 1))]
 
 
 def test_names():
     assert backends.NAMES[0] == "auto"
-    assert {"dense", "blocked"} <= set(backends.NAMES)
-    for name in backends.MODULES:
-        assert callable(backends.get(name, CPU))
+    assert set(backends.NAMES) == {"auto", "dense", "blocked", "krylov", "keops", "triton"}
+
+
+@pytest.mark.parametrize(("name", "package"), [("keops", "pykeops"), ("triton", "triton")])
+def test_an_absent_package(name, package, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None)
+    message = f"backend='{name}' needs {package}, which is absent: pip install 'hope-ssm[{name}]'"
+    with pytest.raises(ImportError, match=re.escape(message)):
+        backends.get(name, CPU)
+    assert backends.get("auto", CPU)
+
+
+def test_triton_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda wanted: object())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match=r"must compute on a GPU; got cpu\. backend='auto' computes"):
+        backends.get("triton", CPU)
+
+
+def test_optional_packages_are_not_imported_by_others():
+    code = (
+        "import sys, torch\n"
+        "from hope_ssm import HopeKernel\n"
+        "before = set(sys.modules)\n"
+        "HopeKernel(d_model=2)(L=8)\n"
+        "print([name for name in ('pykeops', 'hope_ssm.backends.triton') if name in set(sys.modules) - before])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_auto_says_once_what_it_took(caplog):
@@ -66,7 +96,7 @@ def test_batches(backend, c_batch, dt_batch, rng):
     torch.testing.assert_close(backends.get(backend, CPU)(c, dt, 9), exact, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("backend", list(backends.MODULES))
+@pytest.mark.parametrize("backend", backend_parameters())
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_derivatives(backend, length, rng):
     c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)
@@ -79,7 +109,7 @@ def test_derivatives(backend, length, rng):
     assert torch.autograd.gradgradcheck(real, (c, dt))
 
 
-@pytest.mark.parametrize("backend", list(backends.MODULES))
+@pytest.mark.parametrize("backend", backend_parameters())
 def test_inputs_are_left_alone(backend):
     c, dt = torch.ones(2, 5), torch.full((2,), 0.5)
     backends.get(backend, CPU)(c, dt, 8)

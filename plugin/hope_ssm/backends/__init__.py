@@ -53,7 +53,7 @@ def automatic(device: torch.device) -> str:
 
 
 def check_available(name: str, device: torch.device) -> None:
-    """Raise ``ImportError`` if a package is absent that backend ``name`` needs, ``ValueError`` if the device is wrong."""
+    """Raise ``ImportError`` if a package that backend ``name`` needs is absent, ``ValueError`` on a wrong device."""
     package = _PACKAGES.get(name)
     if package and importlib.util.find_spec(package) is None:
         raise ImportError(

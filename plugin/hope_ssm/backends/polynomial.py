@@ -26,14 +26,19 @@ class Sums(Protocol):
         """(S, R, F) complex, (S), L, n → (S, R, n) real."""
 
 
-def slope(moments: Tensor, dt: Tensor) -> Tensor:
+def differentiable(c: Tensor, dt: Tensor, length: int, sums: Sums) -> Tensor:
+    """p(z) with derivatives of every order.  Args: c (S, R, n), Δt (S).  Returns: (S, R, F) complex."""
+    return _Polynomial.apply(c, dt, length, sums)
+
+
+def _slope(moments: Tensor, dt: Tensor) -> Tensor:
     """∂m_k/∂Δt = k (m_{k-1} - m_{k+1}) / (2Δt) for k < n.  Args: m (S, R, n+1), Δt (S).  Returns: (S, R, n)."""
     before = torch.nn.functional.pad(moments[..., :-2], (1, 0))
     order = torch.arange(moments.shape[-1] - 1, dtype=dt.dtype, device=dt.device)
     return order * (before - moments[..., 1:]) / (2 * dt[:, None, None])
 
 
-class Polynomial(torch.autograd.Function):
+class _Polynomial(torch.autograd.Function):
     """(c, Δt, L, sums) ↦ p(z)."""
 
     @staticmethod
@@ -49,12 +54,12 @@ class Polynomial(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         c, dt = ctx.saved_tensors
         n, trained = c.shape[-1], ctx.needs_input_grad[1]
-        found = Moments.apply(gradient, dt, ctx.length, n + trained, ctx.sums)
-        of_dt = (c * slope(found, dt)).sum((-2, -1)) if trained else None
+        found = _Moments.apply(gradient, dt, ctx.length, n + trained, ctx.sums)
+        of_dt = (c * _slope(found, dt)).sum((-2, -1)) if trained else None
         return found[..., :n], of_dt, None, None
 
 
-class Moments(torch.autograd.Function):
+class _Moments(torch.autograd.Function):
     """(g, Δt, L, n, sums) ↦ m."""
 
     @staticmethod
@@ -71,8 +76,8 @@ class Moments(torch.autograd.Function):
         gradient, dt = ctx.saved_tensors
         of_gradient = of_dt = None
         if ctx.needs_input_grad[0]:
-            of_gradient = Polynomial.apply(weights, dt, ctx.length, ctx.sums)
+            of_gradient = _Polynomial.apply(weights, dt, ctx.length, ctx.sums)
         if ctx.needs_input_grad[1]:
-            found = Moments.apply(gradient, dt, ctx.length, ctx.order + 1, ctx.sums)
-            of_dt = (weights * slope(found, dt)).sum((-2, -1))
+            found = _Moments.apply(gradient, dt, ctx.length, ctx.order + 1, ctx.sums)
+            of_dt = (weights * _slope(found, dt)).sum((-2, -1))
         return of_gradient, of_dt, None, None, None

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hope_ssm.backends.polynomial import Polynomial
+from hope_ssm.backends.polynomial import differentiable
 from hope_ssm.backends.systems import by_system
 from hope_ssm.frequency import frequency_grid
 
@@ -31,7 +31,7 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     dtype of the coefficients. The backward pass adds in a fixed order.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
-    return restore(Polynomial.apply(c, dt, length, sys.modules[__name__]))
+    return restore(differentiable(c, dt, length, sys.modules[__name__]))
 
 
 def polynomial(c: Tensor, dt: Tensor, length: int) -> Tensor:

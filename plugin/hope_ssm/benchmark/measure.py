@@ -6,9 +6,12 @@ timed by events after a write larger than its cache.
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -86,7 +89,8 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    only_cpu = [torch.profiler.ProfilerActivity.CPU]
+    with _silence(), torch.profiler.profile(activities=only_cpu, profile_memory=True) as profile:
         kept = call()
     del kept
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -95,6 +99,20 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
         alive += event.nbytes()
         peak = max(peak, alive)
     return peak
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what the profiler's own library writes to the standard error, start and stop, off the screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def in_turn(
