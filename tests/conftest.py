@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 
 import reference
 
+if not torch.cuda.is_available():  # before anything imports triton, which then runs its kernels in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 settings.register_profile(
     "suite", derandomize=True, deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -26,6 +26,20 @@ def chain_responses(dt: np.ndarray, n: int, length: int) -> np.ndarray:
     return np.moveaxis(responses, (1, 0), (-2, -1))
 
 
+def laguerre_responses(dt: np.ndarray, n: int, length: int) -> np.ndarray:
+    """Impulse responses of Pᵏ / (1 + a z⁻¹), k = 0 … n - 1: (..., n, L) for dt (...), a chain as above."""
+    dt = np.asarray(dt, dtype=np.float64)
+    a = ((dt - 1) / (dt + 1))[..., None]
+    first = (-a) ** np.arange(length)
+    responses = np.zeros((*dt.shape, n, length))
+    responses[..., 0, :] = first
+    for k in range(1, n):  # (1 + a z⁻¹) Y_k = (a + z⁻¹) Y_{k-1}
+        for t in range(length):
+            before = (responses[..., k - 1, t - 1] - a[..., 0] * responses[..., k, t - 1]) if t else 0
+            responses[..., k, t] = a[..., 0] * responses[..., k - 1, t] + before
+    return responses
+
+
 def long_kernel(h: np.ndarray, dt: float, length: int) -> np.ndarray:
     """The same recursion for one system and many samples, a whole section at a time (scipy.signal.lfilter)."""
     a = (dt - 1) / (dt + 1)

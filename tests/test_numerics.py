@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from hope_ssm import backends, convolution_kernel, registry, transfer_function
+from hope_ssm import convolution_kernel, registry, transfer_function
 from hope_ssm.initialization import MARKOV_PARAMETERS
 from hope_ssm.workbench.backbone import SequenceModel
 from hope_ssm.workbench.convolution import FFTConvolution
+from installed import backend_parameters
 
 H, N, L = 3, 64, 21
 ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION and e.recurrent}
@@ -128,7 +129,7 @@ def test_autocast_leaves_the_kernel_alone(name, half):
         torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("backend", [name for name in backends.MODULES])
+@pytest.mark.parametrize("backend", backend_parameters())
 def test_autocast_leaves_the_functions_and_the_backward_pass_alone(backend):
     def results():
         h = torch.linspace(-1, 1, 40).requires_grad_()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import Evaluate, Moments
+from hope_ssm.backends import Evaluate, krylov
 from hope_ssm.frequency import laguerre_prefactor
 from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 
@@ -78,43 +78,38 @@ def state_response(
         sampling_period: Δt, (...) in the working dtype; batch dimensions broadcast.
         state: s, (..., n).
         length: L, at least 1.
-        evaluate: a backend (see ``backends``).
+        evaluate: a backend (see ``backends``); one that has its own ``response`` takes neither R nor the truncation.
 
     Returns: (..., L) in the dtype of ``sampling_period``.
     """
+    if evaluate.response is not None:
+        coefficients = transposed_product(state.double(), markov_parameters.double()).to(sampling_period.dtype)
+        return evaluate.response(coefficients, sampling_period, length)
     ending = state.double() - advance(state, sampling_period, length)
     coefficients = transposed_product(ending, markov_parameters.double()).to(sampling_period.dtype)
     response = evaluate(coefficients, sampling_period, length)
     return torch.fft.irfft(laguerre_prefactor(sampling_period, length) * response, n=length)
 
 
-def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor, moments: Moments) -> Tensor:
-    """s_L = A^L s_0 + Σ_t A^{L-1-t} B u_t = s* + A^L (s_0 - s*), the state after a stretch of inputs.
+def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor) -> Tensor:
+    """s_L = A^L s_0 + Σ_t A^{L-1-t} B u_t, the state after a stretch of inputs.
 
-    s* is the state that recurs if the inputs are repeated for ever, s* = A^L s* + Σ_t A^{L-1-t} B u_t; of periodic
-    inputs L frequencies tell all. With V the Fourier transform of the reversed inputs, and w_j = 2 for a pair of
-    conjugate frequencies, 1 for one that is its own conjugate,
-
-        s*_k = (1 - a²) / L · Re Σ_j w_j conj(V_j) P(z_j)ᵏ / (1 + a z_j⁻¹),
-
-    so it costs one adjoint of the backend and no [.., n, L] array.
+    (A^t B)_k = (1 - a²) λ_k(t) with λ of ``backends.krylov``, so the sum is one adjoint of the kernel's own computation,
+    of the reversed inputs, and makes no [.., n, L] array.
 
     Args:
         sampling_period: Δt, (H,) in the working dtype.
         inputs: u, (B, H, L).
         state: s_0, (B, H, n).
-        moments: the adjoint of a backend (see ``backends``).
 
     Returns: (B, H, n) in the dtype of ``state``.
     """
     n, length = state.shape[-1], inputs.shape[-1]
-    spectrum = torch.fft.rfft(inputs.flip(-1).to(sampling_period.dtype)) / length
-    order = torch.arange(spectrum.shape[-1], device=inputs.device)
-    multiplicity = 1 + ((order > 0) & (2 * order < length)).to(sampling_period.dtype)
-    weighted = multiplicity * spectrum * laguerre_prefactor(sampling_period, length).conj()
-    gathered = moments(weighted, sampling_period, length, n)
-    recurring = input_gain(sampling_period).unsqueeze(-1) * gathered
-    return (recurring + advance(state - recurring, sampling_period, length)).to(state.dtype)
+    latest_first = inputs.flip(-1).transpose(0, 1).to(sampling_period.dtype)
+    driven = input_gain(sampling_period).unsqueeze(-1) * krylov.moments(latest_first, sampling_period, n).transpose(
+        0, 1
+    )
+    return (driven + advance(state, sampling_period, length)).to(state.dtype)
 
 
 def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,28 @@ def geometric_series(ratio: Tensor, n: int) -> Tensor:
     return series[..., :n]
 
 
+def transform_size(n: int) -> int:
+    """The smallest of 2ᵏ · (1, 3, 5, 9), at least 2n - 1: a product of two series of length n does not wrap around."""
+    return min(factor << ((2 * n - 2) // factor).bit_length() for factor in (1, 3, 5, 9))
+
+
+def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
+    """Real FFTs of the series of A, A², A⁴, …, the first n Taylor coefficients of ((w - a) / (1 - aw))^(2^m).
+
+    By repeated squaring in float64: the relative error of power L is about ε·L.
+
+    Args: sampling_period: Δt, (...).  Returns: (count, ..., transform_size(n) // 2 + 1) complex128.
+    """
+    dt, size = sampling_period.double(), transform_size(n)
+    a, gain = (dt - 1) / (dt + 1), 4 * dt / (1 + dt) ** 2
+    series = torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, n)[..., : n - 1]], dim=-1)
+    spectra = [torch.fft.rfft(series, n=size)]
+    while len(spectra) < count:
+        series = torch.fft.irfft(spectra[-1].square(), n=size)[..., :n]
+        spectra.append(torch.fft.rfft(series, n=size))
+    return torch.stack(spectra)[:count]
+
+
 def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     """First n Taylor coefficients of ((w - a) / (1 - a w))^L: the series of A^L, the state's advance by L steps.
 

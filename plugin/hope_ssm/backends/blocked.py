@@ -29,34 +29,18 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
     """
-    c, dt, batch = _arranged(coefficients, sampling_period)
-    if torch.compiler.is_compiling():  # which decides itself what to keep for the backward pass
-        value = _polynomial(c, *_powers(dt, length, c.shape[-1]))
+    n = coefficients.shape[-1]
+    batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)
+    own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
+    shared = next((i for i, size in enumerate(own) if size != 1), len(own))
+    rows, systems = batch[:shared], batch[shared:]
+    c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
+    dt = sampling_period.reshape(own[shared:])
+    if torch.compiler.is_compiling():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
+        value = _polynomial(c, *_powers(dt, length, n))
     else:
         value = _Evaluation.apply(c, dt, length)
     return value.movedim(-2, 0).reshape(*batch, -1)
-
-
-def moments(values: Tensor, sampling_period: Tensor, length: int, n: int) -> Tensor:
-    """m_k = Re Σ_j conj(v_j) z_jᵏ for k < n: the adjoint of ``evaluate`` in the coefficients, in the same blocks.
-
-    Args: values: v, (..., F) complex; the others as of ``evaluate``.  Returns: (..., n) real. Memory as there.
-    """
-    values, dt, batch = _arranged(values, sampling_period)
-    if torch.compiler.is_compiling():
-        found = _moments(values, *_powers(dt, length, n), n)
-    else:
-        found = _Moments.apply(values, dt, length, n)
-    return found.movedim(-2, 0).reshape(*batch, n)
-
-
-def _arranged(x: Tensor, sampling_period: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    """(x (*S, R, last), Δt broadcast to (*S), common batch shape); R: the leading dimensions that Δt does not have."""
-    batch = torch.broadcast_shapes(x.shape[:-1], sampling_period.shape)
-    own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
-    shared = next((i for i, size in enumerate(own) if size != 1), len(own))
-    x = x.expand(*batch, -1).reshape(math.prod(batch[:shared]), *batch[shared:], -1).movedim(0, -2)
-    return x, sampling_period.reshape(own[shared:]), batch
 
 
 class _Evaluation(torch.autograd.Function):
@@ -84,32 +68,6 @@ class _Evaluation(torch.autograd.Function):
             slope = (gradient.conj() * _polynomial(c * order, powers, stride)).imag.sum(-2)
             of_dt = (slope * warp_slope(dt, ctx.length)).sum(-1).sum_to_size(dt.shape)
         return of_c, of_dt, None
-
-
-class _Moments(torch.autograd.Function):
-    """(v (*S, R, F), Δt broadcast to (*S)) ↦ Re Σ_f conj(v) z^k for k < n, (*S, R, n)."""
-
-    @staticmethod
-    def forward(values: Tensor, dt: Tensor, length: int, n: int) -> Tensor:
-        return _moments(values, *_powers(dt, length, n), n)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.length, ctx.n = inputs[2:]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        values, dt = ctx.saved_tensors
-        powers = _powers(dt, ctx.length, ctx.n)
-        of_values = of_dt = None
-        if ctx.needs_input_grad[0]:
-            of_values = _polynomial(gradient, *powers)
-        if ctx.needs_input_grad[1]:
-            order = torch.arange(ctx.n, dtype=gradient.dtype, device=gradient.device)
-            slope = (values.conj() * _polynomial(gradient * order, *powers)).imag.sum(-2)
-            of_dt = (slope * warp_slope(dt, ctx.length)).sum(-1).sum_to_size(dt.shape)
-        return of_values, of_dt, None, None
 
 
 def _powers(dt: Tensor, length: int, n: int) -> tuple[Tensor, Tensor]:

@@ -19,27 +19,12 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
     Returns: (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
     """
-    powers = _powers(sampling_period, length, coefficients.shape[-1])
+    theta = frequency_grid(length, device=coefficients.device)  # in float64: at large Δt the warp magnifies π - θ
+    angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)
+    order = torch.arange(coefficients.shape[-1], dtype=angle.dtype, device=angle.device)
+    phase = order[:, None] * angle.unsqueeze(-2)
+    powers = torch.polar(torch.ones_like(phase), -phase)
     batch = torch.broadcast_shapes(coefficients.shape[:-1], powers.shape[:-2])
     coefficients = coefficients.expand(*batch, -1).to(powers.dtype)
     with full_precision(coefficients.device):
         return torch.einsum("...k,...kf->...f", coefficients, powers.expand(*batch, -1, -1))
-
-
-def moments(values: Tensor, sampling_period: Tensor, length: int, n: int) -> Tensor:
-    """m_k = Re Σ_j conj(v_j) exp(-ikθ'_j) for k < n: the adjoint of ``evaluate`` in the coefficients.
-
-    Args: values: v, (..., F) complex; the others as of ``evaluate``.  Returns: (..., n) real.
-    """
-    powers = _powers(sampling_period, length, n)
-    batch = torch.broadcast_shapes(values.shape[:-1], powers.shape[:-2])
-    with full_precision(values.device):
-        return torch.einsum("...f,...kf->...k", values.expand(*batch, -1).conj(), powers.expand(*batch, -1, -1)).real
-
-
-def _powers(sampling_period: Tensor, length: int, n: int) -> Tensor:
-    """exp(-ikθ'_j), (..., n, F) complex."""
-    theta = frequency_grid(length, device=sampling_period.device)  # in float64: at large Δt the warp magnifies π - θ
-    angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)
-    phase = torch.arange(n, dtype=angle.dtype, device=angle.device)[:, None] * angle.unsqueeze(-2)
-    return torch.polar(torch.ones_like(phase), -phase)

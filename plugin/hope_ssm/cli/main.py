@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
     "kernels": "print the registry of kernels",
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
+    "bench": "kernels, convolutions, layers and training steps timed side by side",
     "doctor": "print versions, the host found, backends and known traps",
 }
 

@@ -41,12 +41,13 @@ def register() -> None:
         ImportError: the host's ``src`` can be imported neither from ``sys.path`` nor from ``find_host()``.
         ValueError: two distributions claim one kernel name; the import hook only warns, and our own kernels stay.
     """
-    _make_importable()
+    make_importable()
     for name, add_to in REGISTRATIONS.items():
         add_to(importlib.import_module(name))
 
 
-def _make_importable() -> None:
+def make_importable() -> None:
+    """Put the host's checkout on the path unless its package can be imported already; ImportError without one."""
     if "src.models.sequence.kernels" in sys.modules:
         return
     host = find_host()

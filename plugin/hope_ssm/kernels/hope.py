@@ -179,7 +179,7 @@ class HopeKernel(SequenceKernel):
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, state, backends.adjoint(self.backend, u.device))
+        return realization.forward_state(dt, u, state)
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""

@@ -1,0 +1,179 @@
+"""Who is timed. A contender is made for given sizes, device and dtype, and knows what its numbers must be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hope_ssm import backends, registry
+from hope_ssm.benchmark.published import algorithm_1
+from hope_ssm.checks import check_choice
+from hope_ssm.convolution import convolution_kernel
+from hope_ssm.hosts.kernels import HOST_KERNELS, host_kernel
+from hope_ssm.workbench.backbone import SequenceModel
+from hope_ssm.workbench.convolution import FFTConvolution
+
+CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
+KERNELS = ("hope", "s4d", "s4")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """H features, n real states (or Markov parameters), L samples, B sequences, and where and in what to compute."""
+
+    features: int = 256
+    states: int = 64
+    length: int = 4096
+    batch: int = 16
+    device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def placement(self) -> dict:
+        """Return device and dtype, for torch."""
+        return {"device": self.device, "dtype": DTYPES[self.dtype]}
+
+
+@dataclass
+class Contender:
+    """What is timed.
+
+    Args:
+        forward: () → the result.
+        inputs: what the backward pass differentiates by; empty for a whole training step, which is timed as it is.
+        reference: () → float64 numbers that the result must begin with, feature by feature, or None.
+    """
+
+    forward: Callable[[], Tensor]
+    inputs: list[Tensor]
+    reference: Callable[[], Tensor] | None = None
+
+
+def _kernel(name: str, sizes: Sizes, **options: str) -> nn.Module:
+    torch.manual_seed(0)
+    kernel = registry.get(name)(d_model=sizes.features, d_state=sizes.states, verbose=False, **options)
+    return kernel.to(**sizes.placement)
+
+
+def _hope(backend: str, sizes: Sizes) -> Contender:
+    kernel = _kernel("hope", sizes, backend=backend)
+    backends.get(backend, torch.device(sizes.device))
+
+    def reference() -> Tensor:
+        h, dt = _system(kernel)
+        return convolution_kernel(h, dt, sizes.length, backend="dense")
+
+    return Contender(lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), reference)
+
+
+def _system(kernel: nn.Module) -> tuple[Tensor, Tensor]:
+    """(h, Δt) of the first features of a HOPE kernel as they stand, in float64."""
+    h, dt = kernel.markov_parameters[0, :CHECKED_FEATURES], kernel.sampling_period[:CHECKED_FEATURES]
+    return h.detach().double(), dt.detach().double()
+
+
+def _published(sizes: Sizes) -> Contender:
+    kernel = _kernel("hope", sizes)
+
+    def forward() -> Tensor:
+        return algorithm_1(kernel.markov_parameters[0], kernel.sampling_period, sizes.length)
+
+    def reference() -> Tensor:
+        return convolution_kernel(*_system(kernel), sizes.length, truncation="none", backend="dense")
+
+    return Contender(forward, list(kernel.parameters()), reference)
+
+
+def _modal(name: str, sizes: Sizes) -> Contender:
+    kernel = _kernel(name, sizes)
+    return Contender(
+        lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), partial(_impulse_response, kernel, sizes)
+    )
+
+
+@torch.no_grad()
+def _impulse_response(kernel: nn.Module, sizes: Sizes) -> Tensor:
+    """The first samples of the kernel by its recurrence in float64, one step at a time."""
+    exact = copy.deepcopy(kernel).double()
+    state, outputs = exact.default_state(1), []
+    for t in range(min(sizes.length, CHECKED_STEPS)):
+        u = torch.full((1, sizes.features), float(t == 0), dtype=torch.float64, device=sizes.device)
+        y, state = exact.step(u, state)
+        outputs.append(y[0, 0, :CHECKED_FEATURES])
+    return torch.stack(outputs, dim=-1)
+
+
+def _host(name: str, sizes: Sizes) -> Contender:
+    torch.manual_seed(0)
+    kernel = host_kernel(name, sizes.features, sizes.states, sizes.device).to(**sizes.placement)
+
+    def reference() -> Tensor:
+        exact = host_kernel(name, sizes.features, sizes.states, sizes.device, backend="naive").double()
+        exact.load_state_dict(kernel.state_dict())
+        with torch.no_grad():
+            return exact(L=sizes.length)[0][0, :CHECKED_FEATURES]
+
+    kernel(L=sizes.length)  # the host's S4 transforms C in its first call, for this length
+    return Contender(lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), reference)
+
+
+def _convolution(sizes: Sizes) -> Contender:
+    """The layer's FFT convolution alone: both operands given."""
+    torch.manual_seed(0)
+    u = torch.randn(sizes.batch, sizes.features, sizes.length, **sizes.placement, requires_grad=True)
+    k = torch.randn(1, sizes.features, sizes.length, **sizes.placement, requires_grad=True)
+    n = 2 * sizes.length
+
+    def forward() -> Tensor:
+        spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
+        return torch.fft.irfft(spectrum, n=n)[..., : sizes.length]
+
+    return Contender(forward, [u, k])
+
+
+def _layer(name: str, sizes: Sizes) -> Contender:
+    torch.manual_seed(0)
+    layer = FFTConvolution(sizes.features, name, d_state=sizes.states, verbose=False).to(**sizes.placement)
+    x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
+    return Contender(lambda: layer(x)[0], [x, *layer.parameters()])
+
+
+def _training_step(name: str, sizes: Sizes) -> Contender:
+    """One layer with its block, norm and optimizer: forward, backward and update."""
+    torch.manual_seed(0)
+    layer = {"_name_": "s4", "mode": name, "d_state": sizes.states, "verbose": False}
+    model = SequenceModel(sizes.features, layer).to(**sizes.placement)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = model(x)[0].square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Contender(step, [])
+
+
+CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
+    **{f"hope-{name}": partial(_hope, name) for name in backends.MODULES},
+    "algorithm-1": _published,
+    **{name: partial(_modal, name) for name in KERNELS if name != "hope"},
+    **{name: partial(_host, name) for name in HOST_KERNELS},
+    "convolution": _convolution,
+    **{f"layer-{name}": partial(_layer, name) for name in KERNELS},
+    **{f"step-{name}": partial(_training_step, name) for name in KERNELS},
+}
+KERNEL_CONTENDERS = tuple(CONTENDERS)[: tuple(CONTENDERS).index("convolution")]
+
+
+def make(name: str, sizes: Sizes) -> Contender:
+    """Return the contender called ``name``; ImportError where something it needs is absent."""
+    return CONTENDERS[check_choice("a contender", name, CONTENDERS)](sizes)

@@ -1,0 +1,74 @@
+"""The benchmark's table and picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hope_ssm.benchmark.measure import Row
+from hope_ssm.benchmark.run import exponent
+
+HEADINGS = ("contender", "forward, ms", "forward + backward, ms", "over {}", "memory, MB", "error, t ≥ 1")
+
+
+def table(rows: list[Row], baseline: str) -> str:
+    """Medians with their quartiles; how often the baseline's time and memory go into theirs; notes on the absent."""
+    base = next((row for row in rows if row.name == baseline and row.seconds), None)
+    lines = ["| " + " | ".join(HEADINGS).format(baseline) + " |", "|" + " --- |" * len(HEADINGS)]
+    for row in rows:
+        if not row.absent:
+            total = "forward+backward" if "forward+backward" in row.seconds else "step"
+            ratio = f"{row.median(total) / base.median('forward+backward'):.2f}" if base else "–"
+            both = _milliseconds(row, total) + (" (with the update)" if total == "step" else "")
+            wrong = "–" if row.error is None else f"{row.error:.0e}"
+            first = _milliseconds(row, "forward") if "forward" in row.seconds else "–"
+            memory = f"{row.memory / 1e6:.1f}" if row.memory is not None else "–"
+            lines.append("| " + " | ".join((row.name, first, both, ratio, memory, wrong)) + " |")
+    notes = [f"{row.name} {row.absent}." for row in rows if row.absent]
+    return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "")
+
+
+def _milliseconds(row: Row, what: str) -> str:
+    lower, upper = row.quartiles(what)
+    return f"{1e3 * row.median(what):.3g} ({1e3 * lower:.3g}–{1e3 * upper:.3g})"
+
+
+def curves(found: dict[int, list[Row]], quantity: str) -> dict[str, dict[int, float]]:
+    """{contender: {size: seconds of forward + backward, or bytes}} of those that were timed."""
+    lines: dict[str, dict[int, float]] = {}
+    for size, rows in found.items():
+        for row in rows:
+            if row.seconds:
+                value = row.memory if quantity == "memory" else row.median("forward+backward")
+                lines.setdefault(row.name, {})[size] = max(float(value or 0), 1e-9)
+    return lines
+
+
+def growth(found: dict[int, list[Row]], symbol: str) -> str:
+    """The fitted powers of a sweep, one line a contender."""
+    time, memory = curves(found, "time"), curves(found, "memory")
+    sizes = ", ".join(map(str, found))
+    rows = [
+        f"| {name} | {symbol}^{exponent(time[name]):.2f} | {symbol}^{exponent(memory[name]):.2f} |" for name in time
+    ]
+    head = f"| contender, {symbol} = {sizes} | time grows as | memory grows as |\n| --- | --- | --- |"
+    return "\n".join([head, *rows])
+
+
+def draw(sweeps: dict[str, dict[int, list[Row]]], title: str, path: Path) -> None:
+    """Save time and memory of forward + backward against each swept size, log-log."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, len(sweeps), figsize=(6 * len(sweeps), 8), squeeze=False, layout="constrained")
+    for column, (symbol, found) in enumerate(sweeps.items()):
+        for panel, quantity, unit in ((axes[0][column], "time", "s"), (axes[1][column], "memory", "bytes")):
+            for name, points in curves(found, quantity).items():
+                panel.loglog(list(points), list(points.values()), "o-", label=name, markersize=3)
+            panel.set(xlabel=symbol, ylabel=f"{quantity} of forward + backward, {unit}")
+            panel.grid(alpha=0.3, which="both", lw=0.4)
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,75 @@
+"""The benchmark: contenders made, checked and timed at one size, or at several."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hope_ssm.benchmark.contenders import DTYPES, Sizes, make
+from hope_ssm.benchmark.measure import TOLERANCES, Row, calls, error, in_turn, peak_memory
+
+
+def compare(
+    names: Iterable[str], sizes: Sizes, repetitions: int, seconds: float, say: Callable[[str], None] = print
+) -> list[Row]:
+    """Check all contenders at ``sizes`` and time those that are right, in turn.
+
+    Args: names of contenders; repetitions and seconds: most of each, for every call of a contender.
+    """
+    device, rows, everything = torch.device(sizes.device), [], {}
+    tolerance = TOLERANCES[DTYPES[sizes.dtype]]
+    for name in names:
+        say(f"checking {name}")
+        row = Row(name)
+        rows.append(row)
+        try:
+            contender = make(name, sizes)
+        except (ImportError, ValueError) as absence:
+            row.absent = f"not available: {' '.join(str(absence).split())}"
+            continue
+        row.error = error(contender)
+        if row.error is not None and not row.error <= tolerance:
+            row.absent = f"not timed: its error {row.error:.1e} is above {tolerance:.0e}"
+            continue
+        timed = calls(contender)
+        row.memory = peak_memory(list(timed.values())[-1], device)
+        everything |= {(name, what): call for what, call in timed.items()}
+    say(f"timing {len(everything)} calls in turn")
+    times = in_turn(everything, device, repetitions, seconds)
+    for row in rows:
+        row.seconds = {what: value for (name, what), value in times.items() if name == row.name}
+    return rows
+
+
+def sweep(
+    names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
+) -> dict[int, list[Row]]:
+    """Return :func:`compare` at every value of ``axis`` (``"length"`` or ``"states"``)."""
+    return {
+        value: compare(names, replace(sizes, **{axis: value}), repetitions, seconds, lambda _: None) for value in values
+    }
+
+
+def exponent(points: dict[int, float]) -> float:
+    """The least-squares slope of log y against log x: y grows like x to this power."""
+    if len(points) < 2:
+        return math.nan
+    x, y = np.log(list(points)), np.log(list(points.values()))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def machine(device: str) -> str:
+    """What this runs on, in words."""
+    name = platform.processor() or platform.machine()
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    elif Path("/proc/cpuinfo").exists():
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"

@@ -1,0 +1,94 @@
+"""``hope bench``: every way to a kernel, a convolution, a layer and a training step, checked and timed side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hope bench",
+        description="Check every contender against a float64 reference, then time all that are right in turn, in one "
+        "process. With STATE_SPACES_HOME set, the host's own kernels take part.",
+    )
+    add = parser.add_argument
+    add("--features", type=int, default=256, help="H (default: 256)")
+    add("--states", type=int, default=64, help="n, real states a feature (default: 64)")
+    add("--length", type=int, default=4096, help="L (default: 4096)")
+    add("--batch", type=int, default=16, help="B, of convolutions, layers and training steps (default: 16)")
+    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--dtype", default="float32", help="float32 or float64 (default: float32)")
+    add("--contenders", default="", help="names, separated by commas (default: all); 'list' prints them")
+    add("--repetitions", type=int, default=20, help="most repetitions of a call (default: 20)")
+    add("--seconds", type=float, default=20.0, help="most seconds for a call, beyond 3 repetitions (default: 20)")
+    add("--lengths", type=_numbers, default=[], help="lengths for the picture, e.g. 256,1024,4096")
+    add("--orders", type=_numbers, default=[], help="orders n for the picture, e.g. 16,64,256")
+    add("--out", type=Path, default=Path("runs/bench"), help="where results go (default: runs/bench)")
+    return parser
+
+
+def run(arguments: list[str]) -> int:
+    """Print the table, save it with all numbers, and with ``--lengths`` or ``--orders`` a picture."""
+    options = _parser().parse_args(arguments)
+    import torch
+
+    from hope_ssm import backends
+    from hope_ssm.benchmark import contenders, report
+    from hope_ssm.benchmark.run import compare, machine, sweep
+
+    if options.contenders == "list":
+        print("\n".join(contenders.CONTENDERS))
+        return 0
+    names = [name for name in options.contenders.split(",") if name] or list(contenders.CONTENDERS)
+    for name in names:
+        check_choice("a contender", name, contenders.CONTENDERS)
+    for name in ("features", "states", "length", "batch", "repetitions"):
+        check_positive_integer(f"--{name}", getattr(options, name))
+    check_positive_number("--seconds", options.seconds)
+    check_choice("--dtype", options.dtype, contenders.DTYPES)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device must be a device that torch sees here; got {options.device!r}. Use --device cpu.")
+    sizes = contenders.Sizes(
+        options.features, options.states, options.length, options.batch, options.device, options.dtype
+    )
+
+    def say(message: str) -> None:
+        print(f"{message} …", flush=True)
+
+    baseline = f"hope-{backends.automatic(torch.device(options.device))}"
+    rows = compare(names, sizes, options.repetitions, options.seconds, say)
+    conditions = (
+        f"H = {sizes.features}, n = {sizes.states}, L = {sizes.length}, batch {sizes.batch}, {sizes.dtype}; median "
+        f"(quartiles) of up to {options.repetitions} repetitions, in turn; {machine(options.device)}."
+    )
+    parts = [conditions, report.table(rows, baseline)]
+    kernels = [name for name in names if name in contenders.KERNEL_CONTENDERS]
+    sweeps = {}
+    for symbol, axis, values in (("L", "length", options.lengths), ("n", "states", options.orders)):
+        if values:
+            say(f"timing at {symbol} = {', '.join(map(str, values))}")
+            sweeps[symbol] = sweep(kernels, sizes, axis, values, options.repetitions, options.seconds)
+            parts.append(report.growth(sweeps[symbol], symbol))
+    text = "\n\n".join(parts)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    numbers = {"conditions": conditions, "sizes": asdict(sizes), "rows": [asdict(row) for row in rows]}
+    numbers["sweeps"] = {
+        symbol: {size: [asdict(row) for row in rows] for size, rows in found.items()}
+        for symbol, found in sweeps.items()
+    }
+    (options.out / "results.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    print(f"\n{text}\n\nTable and numbers: {options.out}/table.md, results.json")
+    if sweeps:
+        report.draw(sweeps, conditions, options.out / "speed.png")
+        print(f"Picture: {options.out}/speed.png")
+    return 0

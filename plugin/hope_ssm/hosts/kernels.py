@@ -1,0 +1,41 @@
+"""The host's own kernels, for the benchmark: S4 and S4D with each of the host's ways to evaluate them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from torch import nn
+
+from hope_ssm.hosts.state_spaces import HOME, find_host, make_importable
+
+# name → class in the host, its initialization, its backend
+HOST_KERNELS = {
+    f"host-{kind}-{backend}": (cls, init, backend)
+    for kind, cls, init in (("s4d", "SSMKernelDiag", "diag-lin"), ("s4", "SSMKernelDPLR", "legs"))
+    for backend in ("naive", "keops", "cuda")
+}
+_FLAGS = {"naive": None, "keops": "has_pykeops", "cuda": "has_cuda_extension"}
+
+
+def host_kernel(name: str, features: int, states: int, device: str, backend: str | None = None) -> nn.Module:
+    """Return the host's kernel called ``name``, one of ``HOST_KERNELS``, of any length.
+
+    Raises:
+        ImportError: no host, or without what this backend needs; the host's KeOps formulas need a GPU.
+    """
+    cls, init, own = HOST_KERNELS[name]
+    if find_host() is None:
+        raise ImportError(f"{HOME} is not set to a checkout of state-spaces/s4")
+    make_importable()
+    logging.getLogger("src").setLevel(logging.ERROR)
+    module = importlib.import_module("src.models.sequence.kernels.ssm")
+    backend = own if backend is None else backend
+    flag = _FLAGS[backend]
+    if flag and not getattr(module, flag):
+        raise ImportError(f"the host found no {'pykeops' if backend == 'keops' else 'CUDA extension'}")
+    if backend != "naive" and device == "cpu":
+        raise ImportError(f"the host's {backend} formulas run on a GPU only")
+    return getattr(module, cls)(
+        d_model=features, d_state=states, l_max=None, channels=1, init=init, backend=backend, verbose=False
+    )
