@@ -21,7 +21,15 @@ def build(rank):
 
 def dense_recursion(kernel, u, state):
     """y_t = Re C x_t, x_t = Ā x_{t-1} + B̄ u_t by the bilinear rule for one sequence u (H, L), from a state (H, n)."""
-    poles, P, B, C = (part.detach().numpy() for part in kernel.continuous())
+
+    def whole(name):
+        """A parameter of the modes with positive frequency, and of their conjugates."""
+        half = torch.view_as_complex(getattr(kernel, name).detach()).numpy()
+        return np.concatenate([half, half.conj()], axis=-1)
+
+    half = -kernel.A_real.detach().exp().numpy() + 1j * kernel.A_imag.detach().numpy()
+    poles = np.concatenate([half, half.conj()], axis=-1)
+    P, B, C = whole("P").transpose(1, 2, 0), whole("B"), whole("C")
     dt, y, last = kernel.sampling_period.detach().numpy(), np.zeros((2, H, u.shape[1])), np.array(state)
     for h in range(H):
         A = np.diag(poles[h]) - P[h] @ P[h].conj().T

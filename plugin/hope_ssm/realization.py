@@ -94,8 +94,8 @@ def state_response(
 def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor) -> Tensor:
     """s_L = A^L s_0 + Σ_t A^{L-1-t} B u_t, the state after a stretch of inputs.
 
-    (A^t B)_k = (1 - a²) λ_k(t) with λ of ``backends.krylov``, so the sum is one adjoint of the kernel's own computation,
-    of the reversed inputs, and makes no [.., n, L] array.
+    (A^t B)_k = (1 - a²) λ_k(t) with λ of ``backends.krylov``, so the sum is the adjoint of the kernel's computation,
+    taken of the reversed inputs; no [.., n, L] array is made.
 
     Args:
         sampling_period: Δt, (H,) in the working dtype.
