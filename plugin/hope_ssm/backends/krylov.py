@@ -118,6 +118,8 @@ def _slope(moments: Tensor, dt: Tensor) -> Tensor:
 class _Synthesis(torch.autograd.Function):
     """(c, Δt) ↦ r; its backward pass is :class:`_Analysis`, so derivatives of every order are right."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(c: Tensor, dt: Tensor, fine: Tensor, spectra: Tensor, length: int) -> Tensor:
         return _synthesis(c, fine, spectra, length)
@@ -139,6 +141,8 @@ class _Synthesis(torch.autograd.Function):
 
 class _Analysis(torch.autograd.Function):
     """(g, Δt) ↦ m; its backward pass is :func:`response` and :func:`moments` of one more order."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(gradient: Tensor, dt: Tensor, fine: Tensor, spectra: Tensor, order: int) -> Tensor:

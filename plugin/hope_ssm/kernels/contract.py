@@ -34,6 +34,7 @@ from hope_ssm.checks import (
     nearest,
 )
 from hope_ssm.initialization import sampling_periods
+from hope_ssm.kernels.evaluation import KeptKernel
 from hope_ssm.transfer import working_dtype
 
 _logger = logging.getLogger("hope_ssm.kernels")
@@ -129,6 +130,7 @@ class SequenceKernel(nn.Module):
         self.dt_min, self.dt_max = dt_min, dt_max
         self.dt_transform = check_choice("dt_transform", dt_transform, TRANSFORMS)
         self.lr, self.wd = self._check_setting("lr", lr), self._check_setting("wd", wd)
+        self.kept = KeptKernel()
 
     def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
         if setting is None:

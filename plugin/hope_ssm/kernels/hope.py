@@ -14,6 +14,7 @@ from hope_ssm import backends, initialization, realization
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.kernels.evaluation import enough_memory
 from hope_ssm.transfer import working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
@@ -160,9 +161,14 @@ class HopeKernel(SequenceKernel):
         h, dt = self._system(rate)
         evaluate = backends.get(self.backend, h.device)
         state = None if state is None else self.check_state(state).unsqueeze(1)
-        if self.noncausal:
-            return sample_noncausal_kernel(h, dt, length, evaluate), None
-        kernel = sample_kernel(h, dt, length, self.truncation, evaluate)
+
+        def sample() -> Tensor:
+            if self.noncausal:
+                return sample_noncausal_kernel(h, dt, length, evaluate)
+            return sample_kernel(h, dt, length, self.truncation, evaluate)
+
+        with enough_memory("hope", (*h.shape[:2], length), h.dtype):
+            kernel = self.kept.get(self, (length, rate, self.backend, self.truncation), sample)
         if state is None:
             return kernel, None
         return kernel, realization.state_response(h, dt, state, length, evaluate)

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from hope_ssm.backends import full_precision
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.kernels.contract import SequenceKernel
+from hope_ssm.kernels.evaluation import enough_memory
 from hope_ssm.transfer import working_dtype
 
 
@@ -159,8 +160,16 @@ class ModalKernel(SequenceKernel):
         Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
-        length, dtype = self.kernel_length(L), working_dtype(self.C)
-        start = None if state is None else coordinates(torch.view_as_real(self.check_state(state)))
+        length = self.kernel_length(L)
+        with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
+            if state is None:
+                return self.kept.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
+            start = coordinates(torch.view_as_real(self.check_state(state)))
+            return self._samples(length, rate, start)
+
+    def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The kernel (C, H, L), and the response to an initial state (B, H, n) in coordinates."""
+        dtype = working_dtype(self.C)
         transition, B = self.discretized(rate)
         squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
         block = 1 << halvings
