@@ -20,7 +20,7 @@ def test_the_same_override_line_as_in_the_host(hope, tmp_path):
     assert "markov_parameters" in done.stdout + done.stderr
     assert "test/accuracy" in done.stdout
     assert len(results(tmp_path / "outputs")) == 1
-    assert list((tmp_path / "outputs").rglob(".hydra/config.yaml"))
+    assert list((tmp_path / "outputs").rglob("config.yaml"))
 
 
 def test_a_sweep_over_kernels(hope, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import yaml
 
 from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.resuming import override
 from hope_ssm.workbench.run_directory import RunDirectory, find_runs
 from hope_ssm.workbench.training import TrainingInterrupted, train
 from tiny import TINY
@@ -122,6 +124,28 @@ def test_another_configuration_is_refused_with_its_differences(tmp_path):
     assert not (tmp_path / "second").exists()
 
 
+def test_another_global_batch_is_refused(tmp_path):
+    run(tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"loader.batch_size times processes: 50 in the checkpoint, 100 here"):
+        run(tmp_path / "second", "trainer.devices=2", f"train.ckpt={last}")
+
+
+def test_a_schedule_that_does_not_fit_is_said(tmp_path, caplog):
+    caplog.set_level("WARNING", logger="hope_ssm.workbench")
+    options = ["scheduler=cosine_warmup", "trainer.limit_train_batches=1.0", "train.test=false"]
+    run(tmp_path / "a", *options, "loader.batch_size=600")
+    assert "scheduler.num_training_steps=40000, the training about 2" in caplog.text
+    caplog.clear()
+    run(tmp_path / "b", *options, "loader.batch_size=600", "scheduler.num_training_steps=2")
+    assert "num_training_steps" not in caplog.text
+
+
+def test_paths_are_quoted_where_a_shell_needs_it():
+    assert override("train.ckpt", Path("/a/b-c/last.ckpt")) == "train.ckpt=/a/b-c/last.ckpt"
+    assert override("train.ckpt", Path("/a/x=1,y 2")) == shlex.quote("train.ckpt='/a/x=1,y 2'")
+
+
 def test_a_directory_with_a_run_is_refused_and_left_alone(tmp_path):
     run(tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
@@ -141,6 +165,10 @@ def test_auto_starts_resumes_and_skips(tmp_path):
     assert skipped.history is None
     assert skipped.metrics == resumed.metrics
     assert (tmp_path / "auto" / "run.json").read_bytes() == before
+    with pytest.raises(ValueError, match=r"model.layer.mode: hope in the checkpoint, s4d here"):
+        run(tmp_path / "auto", *LONGER, "train.ckpt=auto", "kernel=s4d")
+    longer = run(tmp_path / "auto", *LONGER, "train.ckpt=auto", "trainer.max_epochs=5", "scheduler.T_max=4")
+    assert len(longer.history.epochs) == 5
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_resume(tmp_path):
@@ -236,6 +264,9 @@ def test_the_loggers_that_are_asked_for(tmp_path, monkeypatch):
         (["+callbacks.early_stoping.patience=2"], ValueError, "got 'early_stoping'. Did you mean 'early_stopping'"),
         (["+callbacks.early_stopping.patients=2"], TypeError, "no option 'patients'.* Did you mean 'patience'"),
         (["train.tensorboard=yes"], ValueError, "train.tensorboard must be one of"),
+        (["loader.batch_size=0"], ValueError, "loader.batch_size must be a whole number of at least 1; got 0"),
+        (["trainer.max_epochs=two"], ValueError, "trainer.max_epochs must be a whole number.*got 'two'"),
+        (["train.monitor=val/acc"], ValueError, "train.monitor must be one of .* Did you mean 'val/accuracy'"),
         (["loader.batch_size=5000"], ValueError, "at least loader.batch_size=5000 training samples"),
     ],
 )
@@ -249,6 +280,7 @@ def test_named_callbacks_and_fast_dev_run(tmp_path):
     assert len(stopped.history.epochs) == 2
     run(tmp_path / "fast", "+trainer.fast_dev_run=true", "train.test=true")
     assert not list((tmp_path / "fast").rglob("*.ckpt"))
+    assert not (tmp_path / "fast" / "run.json").exists()
 
 
 @pytest.mark.parametrize("options", [["+trainer.precision=bf16-mixed"], ["trainer.gradient_clip_val=0.1"]])

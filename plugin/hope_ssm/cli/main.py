@@ -31,7 +31,7 @@ def usage() -> str:
 
 def one_line(error: BaseException) -> str:
     """Return an error's message without its traceback; Hydra's are followed by their cause."""
-    text = str(error).strip() or type(error).__name__
+    text = str(error).strip() or f"{type(error).__name__}, HYDRA_FULL_ERROR=1 shows where."
     cause = error.__cause__
     if cause is not None and str(cause).strip() and str(cause).strip() not in text:
         text += f" ({str(cause).strip()})"

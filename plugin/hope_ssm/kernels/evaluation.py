@@ -16,7 +16,8 @@ class KeptKernel:
 
     Values are compared, not versions: a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights or
     ``functional_call`` is noticed, whatever way it takes. The comparison reads each parameter once; a kernel costs many
-    times that. With gradients, in training, and under torch.compile, nothing is kept.
+    times that. With gradients, in training, under torch.compile
+    and with ``torch.nn.utils.parametrize`` nothing is kept.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class KeptKernel:
 
         Args: module: the kernel; key: whatever else the result depends on; compute: makes it.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or hasattr(module, "parametrizations"):
             return compute()
         if module.training or torch.is_grad_enabled():
             self._kept = None

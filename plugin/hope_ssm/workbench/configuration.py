@@ -62,9 +62,14 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     Raises: ValueError: no such key; the nearest one is named.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     tree = OmegaConf.create(config)
-    for override in OverridesParser.create().parse_overrides(overrides=list(overrides)):
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
+    except HydraException:
+        raise ValueError(f"overrides must be of the form key=value; got {' '.join(overrides)}.") from None
+    for override in parsed:
         key = override.key_or_group
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(tree, parent) if parent else tree

@@ -23,7 +23,13 @@ def checkpoint_path(run: str | os.PathLike, checkpoint: str = "best") -> Path:
     if Path(run).is_file():
         return Path(run)
     named = {"best": BEST, "last": LAST}
-    return find_run(run).path / named[check_choice("checkpoint", checkpoint, named)]
+    path = find_run(run).path / named[check_choice("checkpoint", checkpoint, named)]
+    if checkpoint == "best" and not path.is_file():
+        raise ValueError(
+            f"a run must have been validated to have a best checkpoint; {str(run)!r} has none. "
+            "Take the last: --checkpoint last, or load(run, 'last')."
+        )
+    return path
 
 
 def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any] | None = None) -> SequenceTask:
@@ -42,7 +48,13 @@ def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any
     saved = read_checkpoint(checkpoint_path(run, checkpoint), "RUN")
     known = saved["hyper_parameters"]
     task = SequenceTask(**{**known, "config": config or known["config"]})
-    task.load_state_dict(saved["state_dict"])
+    try:
+        task.load_state_dict(saved["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            "the configuration must make a model with the sizes of the checkpoint's; got others: "
+            f"{str(error).splitlines()[-1].strip()} Override keys of dataset, decoder, loader and trainer only."
+        ) from None
     return task.eval()
 
 
@@ -54,7 +66,7 @@ def evaluate(
     Args:
         run, checkpoint: see :func:`load`.
         split: ``"val"`` or ``"test"``.
-        overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512`` for example.
+        overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512 decoder.l_tail=512`` for example.
     """
     from hope_ssm.workbench.configuration import changed
 

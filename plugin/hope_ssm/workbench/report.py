@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hope_ssm.checks import check_choice
 from hope_ssm.workbench.resuming import flat
 from hope_ssm.workbench.run_directory import RunDirectory, find_runs
 
@@ -111,13 +112,26 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
             ]
         )
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
-    text += "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint.\n"
+    text += "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
+    text += "or the last where nothing was validated.\n"
     for row in table:
         text += "".join(f"\n{row.label}: {note}.\n" for note in row.notes)
     if unfinished:
         listed = ", ".join(f"{run.path} ({run.state})" for run in unfinished)
         text += f"\nLeft out, not finished: {listed}.\n"
     return text
+
+
+def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
+    """Return the metric of the picture: the one asked for, or the first of monitor and losses that all runs have.
+
+    Raises: ValueError: a metric that some run has not; the nearest is named.
+    """
+    known = set.intersection(*({name for line in run.epochs for name in line} for run in runs)) - {"epoch", "step"}
+    if metric is not None:
+        return check_choice("metric", metric, sorted(known))
+    wanted = (runs[0].config["train"]["monitor"], "val/loss", "train/loss")
+    return next((name for name in wanted if name in known), None)
 
 
 def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -140,6 +154,7 @@ def write(directory: Path, out: Path, metric: str | None = None) -> str:
         states = ", ".join(f"{run.path} is {run.state}" for run in runs)
         raise ValueError(f"the directory must hold finished runs; {states}.")
     table = rows(finished)
+    shown = pictured(finished, metric)
     text = markdown(table, [run for run in runs if run not in finished])
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(text, encoding="utf-8")
@@ -164,5 +179,7 @@ def write(directory: Path, out: Path, metric: str | None = None) -> str:
     )
     from hope_ssm.workbench import pictures
 
-    pictures.draw_curves(table, metric or finished[0].config["train"]["monitor"], out / "report.png")
-    return f"{text}\nWritten to {out}: report.md, report.csv, runs.csv, report.png\n"
+    if shown is not None:
+        pictures.draw_curves(table, shown, out / "report.png")
+    files = ["report.md", "report.csv", "runs.csv", *(["report.png"] if shown else [])]
+    return f"{text}\nWritten to {out}: {', '.join(files)}\n"

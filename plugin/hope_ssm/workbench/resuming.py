@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ AUTO = "auto"
 # What may differ from the configuration of the checkpoint: nothing that a step of training depends on.
 _FREE = (
     "train.ckpt", "train.test", "train.tensorboard",
-    "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",  # but see below
     "trainer.enable_*", "trainer.log_every_n_steps", "trainer.fast_dev_run", "trainer.limit_test_batches",
     "trainer.num_sanity_val_steps", "trainer.profiler", "trainer.default_root_dir", "trainer.detect_anomaly",
     "loader.num_workers", "loader.pin_memory", "loader.persistent_workers", "loader.prefetch_factor",
-    "callbacks*", "wandb*",
+    "callbacks.early_stopping*", "callbacks.timer*", "wandb*",
 )  # fmt: skip
 
 
@@ -40,6 +42,27 @@ def read_checkpoint(path: str | Path, option: str = "train.ckpt") -> dict[str, A
     if "config" not in checkpoint.get("hyper_parameters", {}):
         raise ValueError(f"{option} must be a checkpoint of hope train; {str(path)!r} holds no configuration. {mend}")
     return checkpoint
+
+
+def override(key: str, path: Path) -> str:
+    """Return ``key=path`` as it is typed in a shell, whatever characters the path has."""
+    plain = re.fullmatch(r"[\w./-]+", str(path))
+    return f"{key}={path}" if plain else shlex.quote(f"{key}='{path}'")
+
+
+def processes(trainer: Mapping[str, Any]) -> int:
+    """Return the number of processes that a trainer's options name; 1 where Lightning is to find out."""
+    devices = trainer.get("devices")
+    count = len(devices) if isinstance(devices, (list, tuple)) else devices
+    return max(1, count if isinstance(count, int) else 1) * (trainer.get("num_nodes") or 1)
+
+
+def is_done(config: Mapping[str, Any], run: RunDirectory, checkpoint: str | None) -> bool:
+    """Whether a run is finished and was not asked for more epochs or steps since."""
+    if run.state != "finished" or not run.results or checkpoint is None:
+        return False
+    before, now = run.config["trainer"], config["trainer"]
+    return all(before.get(key) == now.get(key) for key in ("max_epochs", "max_steps", "max_time"))
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -66,6 +89,10 @@ def check_same_configuration(checkpoint: Mapping[str, Any], path: str | Path, co
         for key, pair in differences(before, {group: config.get(group) for group in before}).items()
         if not any(fnmatch.fnmatchcase(key, free) for free in _FREE)
     }
+    count = processes(before["trainer"]), processes(config["trainer"])
+    sizes = [config["loader"]["batch_size"] * n for n in count]
+    if sizes[0] != sizes[1] and "loader.batch_size" not in changed:
+        changed["loader.batch_size times processes"] = (sizes[0], sizes[1])
     if changed:
         listed = "; ".join(f"{key}: {old} in the checkpoint, {new} here" for key, (old, new) in changed.items())
         raise ValueError(
@@ -85,12 +112,8 @@ def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool
     wanted, own = config["train"].get("ckpt"), directory / LAST
     if wanted == AUTO:
         wanted = str(own) if own.is_file() else None
-    elif (
-        first
-        and (directory / RUN).is_file()
-        and (wanted is None or Path(wanted).resolve().parent != own.resolve().parent)
-    ):
-        resume = f"train.ckpt={own}" if own.is_file() else f"train.ckpt={AUTO}"
+    elif first and (directory / RUN).is_file() and not _same_directory(wanted, own):
+        resume = override("train.ckpt", own) if own.is_file() else f"train.ckpt={AUTO}"
         raise FileExistsError(
             f"the run directory must be new; {str(directory)!r} holds a run ({RunDirectory(directory).state}). "
             f"Resume that one with {resume}, or name another by hydra.run.dir=…"

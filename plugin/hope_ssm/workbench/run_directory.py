@@ -144,7 +144,7 @@ def find_runs(directory: str | os.PathLike) -> list[RunDirectory]:
     Raises: ValueError: there is none.
     """
     top = Path(directory)
-    found = [RunDirectory(path.parent) for path in top.rglob(RUN)]
+    found = [RunDirectory(path.parent) for path in top.rglob(RUN) if (path.parent / CONFIG).is_file()]
     if not found:
         kind = "holds none" if top.is_dir() else "is no directory"
         raise ValueError(f"the directory must hold runs of hope train; {str(directory)!r} {kind}.")

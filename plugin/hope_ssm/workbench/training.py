@@ -17,13 +17,13 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
-from hope_ssm.checks import check_positive_number, nearest
+from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, nearest
 from hope_ssm.workbench import callbacks as parts
 from hope_ssm.workbench.loaders import DataModule
 from hope_ssm.workbench.memory import PeakMemory
 from hope_ssm.workbench.optimization import parameter_groups
-from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume
-from hope_ssm.workbench.run_directory import LAST, METRICS, RESULTS, RunDirectory, write_json
+from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override, processes
+from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
 
 GROUPS = ("train", "trainer", "loader", "dataset", "task", "encoder", "decoder", "model", "optimizer", "scheduler")
@@ -55,11 +55,40 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
             raise TypeError(
                 f"trainer has no option {key!r}; it takes those of Lightning's Trainer.{nearest(key, valid)}"
             )
+    check_positive_integer("loader.batch_size", config["loader"].get("batch_size"))
+    for key in ("max_epochs", "max_steps"):
+        limit = config["trainer"].get(key)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < -1):
+            raise ValueError(f"trainer.{key} must be a whole number, -1 or null for no limit; got {limit!r}.")
+    measured = (
+        ["loss", *config["task"].get("metrics", [])] if not isinstance(config["task"].get("metrics"), str) else []
+    )
+    if measured and not config.get("callbacks"):  # which may log metrics of their own
+        check_choice(
+            "train.monitor", config["train"]["monitor"], [f"{s}/{m}" for s in ("train", "val") for m in measured]
+        )
+    check_choice("train.mode", config["train"]["mode"], ("min", "max"))
     pl.seed_everything(seed, workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"], seed)
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
     return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
+
+
+def _check_schedule(config: Mapping[str, Any], data: DataModule) -> None:
+    """Warn where a schedule counted in steps does not fit the number of steps of the training."""
+    planned = config["scheduler"].get("num_training_steps")
+    epochs, limit = config["trainer"].get("max_epochs"), config["trainer"].get("limit_train_batches")
+    if planned is None or not isinstance(epochs, int) or epochs < 1 or limit not in (None, 1.0):
+        return
+    samples = config["loader"]["batch_size"] * processes(config["trainer"])
+    steps = epochs * (len(data.splits.train) // samples) // (config["trainer"].get("accumulate_grad_batches") or 1)
+    if not 0.5 <= planned / max(1, steps) <= 2:
+        _logger.warning(
+            "The schedule has scheduler.num_training_steps=%d, the training about %d: the learning rate will not end "
+            "where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
+            planned, steps, steps,
+        )  # fmt: skip
 
 
 def describe(task: SequenceTask) -> str:
@@ -106,16 +135,20 @@ def train(
         TrainingInterrupted: Ctrl-C.  OSError: no room on the disk.
     """
     run = RunDirectory(Path(directory))
-    if config["train"].get("ckpt") == AUTO and run.state == "finished":
+    rehearsal = bool(config["trainer"].get("fast_dev_run"))
+    task, data = build(config)
+    checkpoint = None if rehearsal else checkpoint_to_resume(config, run.path, _is_first_process())
+    if config["train"].get("ckpt") == AUTO and is_done(config, run, checkpoint):
         from hope_ssm.workbench.evaluation import load
 
+        best = "best" if (run.path / BEST).is_file() else "last"
         _logger.info("%s is finished; nothing to do with train.ckpt=auto.", run.path)
-        return Run(load(run.path), run.results, None)
-    task, data = build(config)
-    checkpoint = checkpoint_to_resume(config, run.path, _is_first_process())
-    if _is_first_process():
+        return Run(load(run.path, best), run.results, None)
+    _check_schedule(config, data)
+    if _is_first_process() and not rehearsal:
         about = {"parameters": count(task), "kernel_parameters": count(task, ".kernel."), "resumed_from": checkpoint}
         run.begin(config, overrides=list(command[2:]), **about)
+    if _is_first_process():
         listing = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         _logger.info("Configuration:\n%s", listing)
         _logger.info("Results in %s\nParameter groups:\n%s", run.path, describe(task))
@@ -126,7 +159,7 @@ def train(
         stopped = history.exception if isinstance(error, SystemExit) else error
         resumable = (run.path / LAST).is_file()
         mend = _resume_command(command, run) if resumable else "there is no checkpoint yet, the first follows an epoch"
-        if _is_first_process():
+        if _is_first_process() and not rehearsal:
             run.end("interrupted" if isinstance(stopped, KeyboardInterrupt) else "failed")
         if isinstance(stopped, KeyboardInterrupt):
             raise TrainingInterrupted(f"interrupted; to resume: {mend}.") from None
@@ -136,9 +169,8 @@ def train(
                 f"Free some and go on: {mend}."
             ) from error
         raise
-    if _is_first_process() and not config["trainer"].get("fast_dev_run"):
+    if _is_first_process() and not rehearsal:
         write_json(run.path / RESULTS, metrics)
-    if _is_first_process():
         run.end("finished")
     return Run(task, metrics, history)
 
@@ -196,5 +228,5 @@ def _resume_command(command: Sequence[str], run: RunDirectory) -> str:
     own = ("train.ckpt=", "hydra.run.dir=")
     kept = [shlex.quote(word) for word in command if not word.startswith(own)]
     if not kept:
-        return f"train.ckpt={run.path / LAST}"
-    return " ".join([*kept, f"train.ckpt={run.path / LAST}", f"hydra.run.dir={run.path}"])
+        return override("train.ckpt", run.path / LAST)
+    return " ".join([*kept, override("train.ckpt", run.path / LAST), override("hydra.run.dir", run.path)])
