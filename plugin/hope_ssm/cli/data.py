@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.datasets.lra import listops, pathfinder_files
+from hope_ssm.datasets.lra import checking, listops, pathfinder_files
 from hope_ssm.datasets.lra.making import available_processes
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, SETTINGS
 
@@ -78,6 +78,10 @@ def _pathfinder(options: argparse.Namespace) -> None:
     )
 
 
+def _check(options: argparse.Namespace) -> int:
+    return 0 if checking.check(options.data, lambda line: print(line, flush=True)) else 1
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     description = "Make the data sets of the Long-Range Arena, and check what is there."
@@ -102,12 +106,18 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "pathfinder":
             kind.add_argument("-r", "--resolution", type=int, choices=SETTINGS, default=32, help="(default: 32)")
+    kind = kinds.add_parser("check", help="read all that is there, and say what it is", description="Read all data.")
+    kind.add_argument("data", type=Path, nargs="?", default=_default(), metavar="DATA", help="(default: $DATA_PATH)")
+    kind.set_defaults(run=_check)
     return parser
 
 
+def _default() -> Path:
+    return Path(os.environ.get("DATA_PATH", "data"))
+
+
 def _common(kind: argparse.ArgumentParser) -> None:
-    default = Path(os.environ.get("DATA_PATH", "data"))
-    kind.add_argument("--out", type=Path, default=default, metavar="DATA", help="(default: $DATA_PATH, else data)")
+    kind.add_argument("--out", type=Path, default=_default(), metavar="DATA", help="(default: $DATA_PATH, else data)")
 
 
 def run(arguments: list[str]) -> int:
@@ -115,5 +125,4 @@ def run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if hasattr(options, "processes"):
         check_positive_integer("--processes", options.processes)
-    options.run(options)
-    return 0
+    return options.run(options) or 0

@@ -86,8 +86,8 @@ def expressions(generator: np.random.Generator) -> Iterator[tuple[str, int]]:
     choice is uniform. Expressions of more than 500 and fewer than 2000 symbols are kept. In the text, a list and its
     first symbol, and so on, are pairs in parentheses: ``( ( ( [MAX 2 ) 9 ) ] )``.
 
-    Source: N. Nangia, S. R. Bowman, "ListOps: A Diagnostic Dataset for Latent Tree Learning", arXiv 1804.06028; lengths,
-    depth and arguments of Y. Tay et al., "Long Range Arena", arXiv 2011.04006.
+    Source: N. Nangia, S. R. Bowman, "ListOps: A Diagnostic Dataset for Latent Tree Learning", arXiv 1804.06028;
+    lengths, depth and arguments of Y. Tay et al., "Long Range Arena", arXiv 2011.04006.
     """
     codes: list[int] = []
     i = 0

@@ -102,7 +102,7 @@ class _Canvas:
         return starts[:, None] + self.setting.dash_length * self.along[:, None] * direction[:, None]
 
     def path(self, generator: np.random.Generator, start: np.ndarray, length: int) -> np.ndarray | None:
-        """Return the points (K, Q, 2) of a path of ``length`` dashes from ``start``; some back in a dead end, or None."""
+        """Return the points (K, Q, 2) of ``length`` dashes from ``start``, or None; it goes back in dead ends."""
         angle = generator.random() * 2 * np.pi
         path = self.dashes(start[None], np.array([angle]))
         if not self.free(path, np.empty((0, 2)))[0]:
