@@ -10,10 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.datasets.lra import checking, listops, pathfinder_files
+from hope_ssm.datasets.lra import checking, fetching, listops, pathfinder_files
 from hope_ssm.datasets.lra.making import available_processes
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, SETTINGS
 
+FETCHED = {
+    "text": "IMDB, film reviews, fetched",
+    "retrieval": "AAN, pairs of papers, from the Long-Range Arena's archive",
+    "cifar": "CIFAR-10, its binary version, fetched",
+}
 EPILOG = """files, size on the disk and time (of one processor, for all samples):
   listops                 DATA/listops                      0.7 GB   1.5 min
   pathfinder -r 16        DATA/pathfinder/pathfinder16      0.8 GB   0.6 h
@@ -21,6 +26,9 @@ EPILOG = """files, size on the disk and time (of one processor, for all samples)
   pathfinder -r 64        DATA/pathfinder/pathfinder64      0.8 GB   2 h
   pathx                   DATA/pathfinder/pathfinder128     0.8 GB   1.5 h
   pathfinder -r 256       DATA/pathfinder/pathfinder256     1 GB     1.5 h
+  text                    DATA/imdb                         0.4 GB   (80 MB fetched)
+  retrieval               DATA/aan                          4 GB     (8 GB fetched)
+  cifar                   DATA/cifar                        0.4 GB   (160 MB fetched)
 
 The layout is that of state-spaces/s4: set DATA_PATH=DATA for it and for hope train. Stopped, the same command goes on
 where it was; the same seed and size give the same files, with any number of processes.
@@ -28,7 +36,7 @@ where it was; the same seed and size give the same files, with any number of pro
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar where rich is installed; yields the function that hears how many more there are."""
     try:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -78,6 +86,13 @@ def _pathfinder(options: argparse.Namespace) -> None:
     )
 
 
+def _fetch(options: argparse.Namespace) -> None:
+    with progress("bytes", None) as advance:
+        new = fetching.fetch(options.kind, options.out, options.archive, print, advance)
+    folder = options.out / fetching.SOURCES[options.kind].folder
+    print(f"{folder}: made." if new else f"{folder} is there already; hope data check says what it holds.")
+
+
 def _check(options: argparse.Namespace) -> int:
     return 0 if checking.check(options.data, lambda line: print(line, flush=True)) else 1
 
@@ -106,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "pathfinder":
             kind.add_argument("-r", "--resolution", type=int, choices=SETTINGS, default=32, help="(default: 32)")
+    for name, summary in FETCHED.items():
+        kind = kinds.add_parser(name, help=summary, description=f"Fetch {name}: {summary}.")
+        _common(kind)
+        source = fetching.SOURCES[name].url
+        kind.add_argument("--archive", type=Path, metavar="FILE", help=f"a copy of {source} (default: fetch it)")
+        kind.set_defaults(run=_fetch)
     kind = kinds.add_parser("check", help="read all that is there, and say what it is", description="Read all data.")
     kind.add_argument("data", type=Path, nargs="?", default=_default(), metavar="DATA", help="(default: $DATA_PATH)")
     kind.set_defaults(run=_check)

@@ -59,14 +59,14 @@ def _lengths(lengths: list[int]) -> str:
 
 
 def _listops(folder: Path, damage: Damage) -> Iterator[str]:
-    seen, total = set(), 0
+    seen = set()
     for name, file in SPLIT_FILES["listops"].items():
         lengths, labels, operators, depths = [], Counter(), Counter(), Counter()
         for symbols, label in listops_rows(folder / file, damage):
             value, depth = evaluate(symbols)
-            total += 1
+            damage.fine += 1
             if value != label:
-                damage.found.append(f"a sample of {file} with target {label} and value {value}")
+                damage.found.append(f"a sample of {folder / file} with target {label} and value {value}")
             seen.add(hash(symbols.tobytes()))
             lengths.append(len(symbols))
             labels[label] += 1
@@ -76,8 +76,7 @@ def _listops(folder: Path, damage: Damage) -> Iterator[str]:
         yield f"  values: {_shares(labels)}"
         yield f"  operators: {_shares(operators, dict(zip(FOLDS, ('MIN', 'MAX', 'MED', 'SM'), strict=True)))}"
         yield f"  operators inside each other: {_shares(depths)}"
-    if len(seen) < total:
-        damage.found += ["a sample that is there twice"] * (total - len(seen))
+    damage.found += ["a sample that is there twice"] * (damage.fine - len(seen))
 
 
 def _aan(folder: Path, damage: Damage) -> Iterator[str]:
@@ -86,6 +85,7 @@ def _aan(folder: Path, damage: Damage) -> Iterator[str]:
         for first, second, label in aan_rows(folder / file, damage, 2**62):
             lengths += [len(first), len(second)]
             labels[label] += 1
+            damage.fine += 1
         yield f"{name}: {sum(labels.values())} pairs" + (f", {_lengths(lengths)}" if lengths else "")
         yield f"  classes: {_shares(labels)}"
 
@@ -93,6 +93,7 @@ def _aan(folder: Path, damage: Damage) -> Iterator[str]:
 def _imdb(folder: Path, damage: Damage) -> Iterator[str]:
     for split in ("train", "test"):
         rows = [(len(text), label) for text, label in imdb_rows(folder / split, damage, 2**62)]
+        damage.fine += len(rows)
         yield f"{split}: {len(rows)} reviews" + (f", {_lengths([n for n, _ in rows])}" if rows else "")
         yield f"  classes: {_shares(Counter(label for _, label in rows))}"
 
@@ -105,6 +106,7 @@ def _pathfinder(folder: Path, damage: Damage) -> Iterator[str]:
         try:
             brightness.append(read_image(image, resolution).mean())
             labels[label] += 1
+            damage.fine += 1
         except ValueError as error:
             damage.found.append(str(error))
     yield f"{sum(labels.values())} images of {resolution} x {resolution}"
@@ -145,7 +147,7 @@ def check(root: Path, say: Callable[[str], None]) -> bool:
     for folder, read in places(root):
         found = True
         say(f"{folder}")
-        note, damage, total = folder / RECIPE, Damage(str(folder)), 0
+        note, damage = folder / RECIPE, Damage(str(folder))
         if note.is_file() and not json.loads(note.read_text(encoding="utf-8"))["whole"]:
             say("  half made: the same hope data goes on where it was.")
             fine = False
@@ -153,14 +155,13 @@ def check(root: Path, say: Callable[[str], None]) -> bool:
         try:
             for line in read(folder, damage):
                 say(f"  {line}")
-                total += next((int(word) for word in line.replace(":", " ").split() if word.isdigit()), 0)
         except (OSError, ValueError) as error:
             say(f"  UNUSABLE: {error}")
             fine = False
             continue
         for one in damage.found[:5]:
             say(f"  damaged: {one}")
-        if len(damage.found) > TOLERATED * (total + len(damage.found)):
+        if not damage.tolerable:
             say(f"  UNUSABLE: {len(damage.found)} samples are damaged, more than {TOLERATED:.1%}.")
             fine = False
     if not found:

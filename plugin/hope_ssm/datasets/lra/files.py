@@ -42,13 +42,20 @@ class Damage:
     def __init__(self, what: str) -> None:
         self.what = what
         self.found: list[str] = []
+        self.fine = 0  # samples
 
-    def settle(self, total: int) -> None:
-        """Log what was left out of ``total`` samples; raise if it is more than 1 in 1000."""
+    @property
+    def tolerable(self) -> bool:
+        """Whether at most 1 in 1000 samples are damaged."""
+        return len(self.found) <= TOLERATED * (self.fine + len(self.found))
+
+    def settle(self) -> None:
+        """Log what is left out; raise if it is more than 1 in 1000."""
         if not self.found:
             return
+        total = self.fine + len(self.found)
         text = f"{len(self.found)} of {total} samples of {self.what} are damaged, the first is {self.found[0]}"
-        if len(self.found) > TOLERATED * total:
+        if not self.tolerable:
             raise ValueError(
                 f"{text}; at most {TOLERATED:.1%} may be. hope data check says more; make or get them anew."
             )

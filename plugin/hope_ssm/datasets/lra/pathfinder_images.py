@@ -119,7 +119,8 @@ def pathfinder(
     mend = f"hope data pathfinder -r {resolution} --out {folder.parent.parent}"
     check_there(folder / LEVEL, ["imgs", "metadata"], mend)
     images = labelled(folder / LEVEL, damage)
-    damage.settle(len(images) + len(damage.found))
+    damage.fine = len(images)
+    damage.settle()
     n_val, n_test = int(val_split * len(images)), int(test_split * len(images))
     if min(n_val, n_test) < 1 or n_val + n_test >= len(images):
         raise ValueError(

@@ -86,7 +86,8 @@ def _encoded(
     rows: dict[str, list[tuple]], *, what: str, damage: Damage, **options: object
 ) -> tuple[dict[str, TokenSequences], Vocabulary]:
     """Numbers of the tokens of every split, by the vocabulary of the training texts."""
-    damage.settle(sum(map(len, rows.values())) + len(damage.found))
+    damage.fine = sum(map(len, rows.values()))
+    damage.settle()
     for name, part in rows.items():
         if not part:
             raise ValueError(f"the {name} split of {what} must have samples; it has none.")
