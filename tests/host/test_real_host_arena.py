@@ -22,23 +22,24 @@ READ = """
 
     def made(name, **options):
         data = SequenceDataset.registry[name](name, **options)
-        data.prepare_data()
         data.setup()
         sets = data.dataset_train, data.dataset_val, data.dataset_test
         return data, [next(iter(data._dataloader(part, batch_size=len(part), shuffle=False))) for part in sets]
 
     data, batches = made("listops", n_workers=1)
     rows = [[x[:n].tolist() for x, n in zip(x, rest["lengths"].tolist())] for x, y, rest in batches]
-    print("FOUND", json.dumps(["listops", len(data.vocab), data.vocab.get_itos(), rows, [y.tolist() for _, y, _ in batches]]))
+    found = ["listops", len(data.vocab), rows, [y.tolist() for _, y, _ in batches]]
+    print("FOUND", json.dumps(found))
     data, batches = made("pathfinder", resolution=16, center=False)
-    print("FOUND", json.dumps(["pathfinder", [x.sum((1, 2)).tolist() for x, y, _ in batches], [y.tolist() for _, y, _ in batches]]))
-    """  # noqa: E501
+    found = ["pathfinder", [x.sum((1, 2)).tolist() for x, *_ in batches], [y.tolist() for _, y, *_ in batches]]
+    print("FOUND", json.dumps(found))
+    """
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("DATA")
-    listops.make(root / "listops", seed=1, size=100)
+    listops.make(root / "listops", seed=1, size=300)
     pathfinder_files.make(root / "pathfinder" / "pathfinder16", 16, seed=1, size=40)
     return root
 
@@ -47,12 +48,12 @@ def root(tmp_path_factory):
 def found(host, root):
     done = host.python("-c", textwrap.dedent(READ), DATA_PATH=str(root))
     assert done.returncode == 0, done.stderr[-4000:]
-    return {found[0]: found[1:] for line in done.stdout.splitlines() if line.startswith("FOUND ")
-            for found in [json.loads(line[6:])]}  # fmt: skip
+    lines = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    return {name: values for name, *values in lines}
 
 
 def test_listops(found, root):
-    n, _, rows, labels = found["listops"]
+    n, rows, labels = found["listops"]
     ours = arena.listops(str(root / "listops"))
     assert n == ours.n_tokens
     for part, xs, ys in zip((ours.train, ours.val, ours.test), rows, labels, strict=True):

@@ -100,25 +100,22 @@ def download(source: Source, path: Path, advance: Callable[[int], None]) -> None
     """
     try:
         import pooch
-        import requests
     except ImportError as error:
-        raise ImportError(
-            f"fetching needs {error.name}, which is not installed: pip install 'hope-ssm[data]'."
-        ) from error
+        raise ImportError("fetching needs pooch, which is not installed: pip install 'hope-ssm[data]'.") from error
     pooch.get_logger().setLevel(logging.WARNING)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         fetcher = pooch.HTTPDownloader(progressbar=_Bar(advance), timeout=TIMEOUT)
         pooch.retrieve(source.url, known_hash=None, fname=partial.name, path=path.parent, downloader=fetcher)
         partial.replace(path)
-    except requests.exceptions.RequestException as error:
+    except OSError as error:
+        if error.errno is not None:  # of the disk; those of the connection have none
+            raise told(error, path.parent) from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         why = f"the server answers {status}" if status else "there is no connection"
         raise ConnectionError(
             f"{source.url} must be in reach; {why}. Get the file elsewhere and name it with --archive {path.name}."
         ) from error
-    except OSError as error:
-        raise told(error, path.parent) from error
     finally:
         partial.unlink(missing_ok=True)
 
