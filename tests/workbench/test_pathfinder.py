@@ -148,6 +148,10 @@ def test_the_bytes_depend_on_neither_processes_nor_interruptions(made, tmp_path,
         pathfinder_images.pathfinder(16, str(tmp_path / "stopped"))
     assert pathfinder_files.make(tmp_path / "stopped", 16, seed=5, size=70)
     assert contents(tmp_path / "stopped") == contents(made)
+    assert not pathfinder_files.make(tmp_path / "stopped", 16, seed=5, size=70)
+    (place / "metadata" / "3.npy").unlink()
+    assert pathfinder_files.make(tmp_path / "stopped", 16, seed=5, size=70)
+    assert contents(tmp_path / "stopped") == contents(made)
 
 
 def test_the_splits_are_the_host_s(made):

@@ -21,8 +21,8 @@ FETCHED = {
 }
 EPILOG = """files, size on the disk and time (of one processor, for all samples):
   listops                 DATA/listops                      0.7 GB   1.5 min
-  pathfinder -r 16        DATA/pathfinder/pathfinder16      0.8 GB   0.6 h
-  pathfinder [-r 32]      DATA/pathfinder/pathfinder32      0.8 GB   0.5 h
+  pathfinder -r 16        DATA/pathfinder/pathfinder16      0.8 GB   0.5 h
+  pathfinder [-r 32]      DATA/pathfinder/pathfinder32      0.8 GB   0.6 h
   pathfinder -r 64        DATA/pathfinder/pathfinder64      0.8 GB   2 h
   pathx                   DATA/pathfinder/pathfinder128     0.8 GB   1.5 h
   pathfinder -r 256       DATA/pathfinder/pathfinder256     1 GB     1.5 h

@@ -140,14 +140,14 @@ def make(
         advance: hears how many more samples there are.
     """
     recipe = {"data": "listops", "seed": seed, "size": size, "version": 1}
-    parts, tasks, there = {}, [], 0
+    parts, tasks = {}, []
     for stream, (split, n) in enumerate(sizes(size).items()):
         parts[split] = []
         for part in range(-(-n // PART)):
             path = folder / "parts" / f"{split}-{part}.tsv"
             parts[split].append(path)
             tasks.append((path, seed, stream, part, min(PART, n - part * PART)))
-    if claim(folder, recipe):
+    if claim(folder, recipe) and all((folder / f"basic_{split}.tsv").is_file() for split in SPLITS):
         return False
     (folder / "parts").mkdir(exist_ok=True)
     there = sum(task[-1] for task in tasks if task[0].is_file())

@@ -101,13 +101,14 @@ def make(
     contour_length = CONTOUR_LENGTHS[check_choice("level", level, CONTOUR_LENGTHS)]
     place = folder / level
     recipe = {"data": "pathfinder", "resolution": resolution, "level": level, "seed": seed, "size": size, "version": 1}
-    if claim(place, recipe):
-        return False
+    whole = claim(place, recipe)
     for name in ("imgs", "metadata"):
         (place / name).mkdir(exist_ok=True)
     parts = range(-(-size // PART))
     tasks = [(place, seed, part, min(PART, size - part * PART), resolution, contour_length) for part in parts]
     todo = [task for task in tasks if not (place / "metadata" / f"{task[2]}.npy").is_file()]
+    if whole and not todo:
+        return False
     left = sum(task[3] for task in todo)
     check_space(place, left * max(4096, resolution**2 // 4))
     advance(size - left)
