@@ -63,6 +63,7 @@ OPTIONAL_BACKENDS = {"pykeops", "triton"}
 IMPORT_NAMES = {
     "hydra-core": {"hydra", "omegaconf"},
     "pytorch-lightning": {"pytorch_lightning"},
+    "pillow": {"PIL"},
     "pyyaml": {"yaml"},
     "scikit-learn": {"sklearn"},
 }

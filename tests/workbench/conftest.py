@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from hope_ssm.datasets.lra import listops, pathfinder_files
 
 
 @pytest.fixture
@@ -40,3 +43,29 @@ def cifar_files(tmp_path: Path):
             for i in range(10 * k, 10 * k + 10):
                 file.write(bytes([classes[i]]) + pixels[i].transpose(2, 0, 1).tobytes())
     return tmp_path, pixels, classes
+
+
+@pytest.fixture(scope="session")
+def arena_files(tmp_path_factory):
+    """A folder with the data of the Long-Range Arena in small, each in its own format."""
+    root = tmp_path_factory.mktemp("arena")
+    listops.make(root / "listops", seed=3, size=60)
+    for resolution in (16, 128):
+        pathfinder_files.make(root / "pathfinder" / f"pathfinder{resolution}", resolution, seed=3, size=24)
+    words = ["the", "film", "was", "not", "so", "good", "as", "its", "maker's", "other", "ones,", "é…", "<br />"]
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("neg", "pos"):
+            folder = root / "imdb" / "aclImdb" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                text = " ".join(random.choice(words, random.integers(1, 12)))
+                (folder / f"{i}_{random.integers(1, 11)}.txt").write_text(text, encoding="utf-8")
+    (root / "aan").mkdir()
+    for split in ("train", "eval", "test"):
+        with (root / "aan" / f"new_aan_pairs.{split}.tsv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, delimiter="\t")
+            for i in range(8):
+                texts = [" ".join(random.choice([*words, 'a "quoted" word'], random.integers(1, 12))) for _ in "ab"]
+                rows.writerow([float(i % 2), f"P{i}", f"Q{i}", *texts])
+    return root

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from hope_ssm.workbench import catalogue
+from hope_ssm.workbench import arena, catalogue
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.data import DATASETS
 from hope_ssm.workbench.training import build, train
@@ -27,23 +27,36 @@ SMALL = {
     "delay": ["dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"],
     "copying": ["dataset.l_noise=20", "dataset.n_train=16", "dataset.n_eval=8"],
     "adding": ["dataset.l_max=32", "dataset.n_samples=40"],
+    "listops": ["dataset.l_max=50"],
+    "imdb": ["dataset.l_max=20", "dataset.min_freq=1"],
+    "aan": ["dataset.l_max=20"],
+    "pathfinder": ["dataset.resolution=16"],
 }
+
+
+ALIASES = {"text": SMALL["imdb"], "retrieval": SMALL["aan"], "pathx": ["dataset.pool=16"]}
+
+
+@pytest.fixture(autouse=True)
+def _arena(arena_files, monkeypatch):
+    monkeypatch.setenv("DATA_PATH", str(arena_files))
 
 
 def options_of(pipeline, cifar_files):
     place = [f"+dataset.data_dir={cifar_files[0]}"] if "cifar" in pipeline else []
-    return [f"pipeline={pipeline}", *MODEL, "loader.batch_size=4", *SMALL[pipeline], *place]
+    return [f"pipeline={pipeline}", *MODEL, "loader.batch_size=4", *{**SMALL, **ALIASES}[pipeline], *place]
 
 
 def test_every_data_set_has_a_pipeline_and_a_configuration():
     pipelines = {path.stem for path in (ROOT / "configs" / "pipeline").glob("*.yaml")}
-    assert pipelines == set(SMALL) | {"own"}
-    assert {name for name, make in DATASETS.items() if make.__module__ == catalogue.__name__} == set(SMALL)
+    assert pipelines == {*SMALL, *ALIASES, "own"}
+    ours = {catalogue.__name__, arena.__name__}
+    assert {name for name, make in DATASETS.items() if make.__module__ in ours} == set(SMALL)
     for name in SMALL:
         assert yaml.safe_load((ROOT / "configs" / "dataset" / f"{name}.yaml").read_text())["_name_"] == name
 
 
-@pytest.mark.parametrize("pipeline", SMALL)
+@pytest.mark.parametrize("pipeline", [*SMALL, *ALIASES])
 def test_a_pipeline_trains(pipeline, tmp_path, cifar_files):
     config = compose([*options_of(pipeline, cifar_files), "kernel=hope"])
     metrics = train(config, tmp_path / "run", callbacks=[]).metrics
@@ -70,6 +83,9 @@ def test_a_batch_gives_every_parameter_a_gradient(pipeline, cifar_files):
         ("cifar", ["dataset.grayscale=true", "dataset.tokenize=true", "encoder=embedding", "dataset.augment=false"]),
         ("delay", ["dataset.n_lag=3", "loader.chunk_len=20", "train.state.mode=tbptt", "dataset.static=true"]),
         ("watch", ["decoder.mode=last", "model.layer.bidirectional=true", "model.norm=batch"]),
+        ("aan", ["decoder.nli=false", "decoder.activation=relu", "decoder.mode=last"]),
+        ("imdb", ["dataset.val_split=0.5", "dataset.append_bos=true", "encoder=onehot", "model.d_model=64"]),
+        ("pathfinder", ["dataset.tokenize=true", "encoder=embedding", "dataset.pool=2"]),
         ("adding", ["decoder.mode=sum", "task.loss=mae", "task.metrics=[mse,mae]"]),
     ],
 )

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained model, also under other options of its data",
     "runs": "list the runs below a directory",
     "report": "a sweep as one table: mean and standard deviation over seeds, sizes, speed, memory, curves",
+    "data": "make the data of the Long-Range Arena, and check what is there",
     "demo": "the memory experiment: HOPE and S4D on digits followed by noise",
     "kernels": "print the registry of kernels",
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",

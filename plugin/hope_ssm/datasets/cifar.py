@@ -39,7 +39,7 @@ def folder(data_dir: str | None = None) -> Path:
         if not (place / name).is_file():
             raise FileNotFoundError(
                 f"CIFAR-10's binary version must be in {place}; {name} is not there. Unpack cifar-10-binary.tar.gz in "
-                f"{root}, or name another folder with dataset.data_dir or DATA_PATH."
+                f"{root}, get it with hope data cifar, or name another folder with dataset.data_dir or DATA_PATH."
             )
     return place
 

@@ -6,6 +6,8 @@ stands after the ends changes nothing.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -146,10 +148,53 @@ class SequenceDecoder(nn.Module):
         return sums / torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype).unsqueeze(-1)
 
 
+class RetrievalDecoder(nn.Module):
+    """y = W_2 σ(W_1 f + b_1) + b_2 of a pair (z, z'),  f = (z, z', z - z', z z');  z is :class:`SequenceDecoder`'s.
+
+    Args:
+        d_model: H.
+        d_output: numbers a prediction has.
+        d_hidden: features between the two maps; None: H.
+        nli: f as above; false: f = (z, z'), and a third map with half as many features before it.
+        activation: σ, ``"relu"`` or ``"gelu"``.
+        mode, use_lengths: of :class:`SequenceDecoder`.
+
+    Source: with ``nli``, Y. Xiong et al., "Nyströmformer", AAAI 2021; without, Y. Tay et al., "Long Range Arena", 2021.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_output: int,
+        d_hidden: int | None = None,
+        nli: bool = True,
+        activation: str = "relu",
+        mode: str = "last",
+        use_lengths: bool = False,
+    ) -> None:
+        super().__init__()
+        d_hidden = d_model if d_hidden is None else check_positive_integer("decoder.d_hidden", d_hidden)
+        sigma = {"relu": nn.ReLU, "gelu": nn.GELU}[check_choice("decoder.activation", activation, ("relu", "gelu"))]
+        self.feature = SequenceDecoder(d_model, d_output, mode, use_lengths=use_lengths)
+        self.feature.output_transform = nn.Identity()
+        self.nli = check_flag("decoder.nli", nli)
+        sizes = [4 * d_model, d_hidden] if nli else [2 * d_model, d_hidden, max(1, d_hidden // 2)]
+        maps = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), sigma())]
+        self.classifier = nn.Sequential(*maps, nn.Linear(sizes[-1], d_output))
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
+        if len(x) % 2:
+            raise ValueError(f"the decoder retrieval needs two sequences a sample; got {len(x)} in a batch.")
+        first, second = self.feature(x, lengths).chunk(2)
+        both = [first, second, first - second, first * second] if self.nli else [first, second]
+        return self.classifier(torch.cat(both, -1))
+
+
 ENCODERS = {
     "linear": LinearEncoder,
     "embedding": EmbeddingEncoder,
     "onehot": OneHotEncoder,
     "id": IdentityEncoder,
 }
-DECODERS = {"sequence": SequenceDecoder, "tail_pool": TailPool}
+DECODERS = {"sequence": SequenceDecoder, "tail_pool": TailPool, "retrieval": RetrievalDecoder}

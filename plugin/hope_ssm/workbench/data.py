@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hope_ssm.workbench import catalogue
+from hope_ssm.workbench import arena, catalogue
 from hope_ssm.workbench.options import instantiate
 from hope_ssm.workbench.splits import Splits, pad, stack
 
@@ -24,6 +24,10 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "delay": catalogue.delay,
     "copying": catalogue.copying,
     "adding": catalogue.adding,
+    "listops": arena.listops,
+    "imdb": arena.imdb,
+    "aan": arena.aan,
+    "pathfinder": arena.pathfinder,
 }
 
 

@@ -42,6 +42,13 @@ def pad(samples: list[tuple]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     return pad_sequence(xs, batch_first=True), y, {"lengths": lengths}
 
 
+def pad_pairs(samples: list[tuple]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """((x (L_i,), x' (L'_i,)), y), … ↦ (first sequences, then second ones (2B, max L), y (B,), {"lengths": (2B,)})."""
+    pairs, ys = zip(*samples, strict=True)
+    x, _, lengths = pad([(x, 0) for column in zip(*pairs, strict=True) for x in column])
+    return x, torch.as_tensor(ys), lengths
+
+
 @dataclass(frozen=True)
 class Splits:
     """Pairs (x, y) for training, validation and test.
@@ -53,7 +60,8 @@ class Splits:
         l_output: steps a prediction has: 0 for one prediction a sequence (y is a class, or (d_output,)), k for the last
             k steps and None for all (y is (k,) classes, or (k, d_output)).
         n_tokens: size of the alphabet, if x are tokens 0 … n_tokens - 1.
-        collate: makes a batch of samples: ``stack``, or ``pad`` for sequences of different lengths.
+        collate: makes a batch of samples: ``stack``, ``pad`` for sequences of different lengths, or ``pad_pairs``
+            for two sequences a sample.
     """
 
     train: Dataset

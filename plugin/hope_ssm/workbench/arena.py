@@ -1,0 +1,52 @@
+"""The data sets of the Long-Range Arena: functions from the options of ``dataset`` to splits."""
+
+from __future__ import annotations
+
+from hope_ssm.datasets.lra import pathfinder_images, texts
+from hope_ssm.workbench.splits import Splits, pad, pad_pairs
+
+
+def listops(
+    data_dir: str | None = None, l_max: int = 2048, append_bos: bool = False, append_eos: bool = True
+) -> Splits:
+    """Nested lists of digits under operators, to evaluate."""
+    parts, vocabulary = texts.listops(data_dir, l_max=l_max, append_bos=append_bos, append_eos=append_eos)
+    return Splits(**parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
+
+
+def imdb(
+    data_dir: str | None = None,
+    l_max: int = 4096,
+    min_freq: int = 15,
+    val_split: float = 0.0,
+    append_bos: bool = False,
+    append_eos: bool = True,
+    seed: int = 42,
+) -> Splits:
+    """Film reviews as characters."""
+    marks = {"append_bos": append_bos, "append_eos": append_eos}
+    parts, vocabulary = texts.imdb(data_dir, seed=seed, l_max=l_max, min_freq=min_freq, val_split=val_split, **marks)
+    return Splits(**parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad)
+
+
+def aan(data_dir: str | None = None, l_max: int = 4000, append_bos: bool = False, append_eos: bool = True) -> Splits:
+    """Pairs of papers as characters."""
+    parts, vocabulary = texts.aan(data_dir, l_max=l_max, append_bos=append_bos, append_eos=append_eos)
+    return Splits(**parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad_pairs)
+
+
+def pathfinder(
+    resolution: int = 32,
+    data_dir: str | None = None,
+    pool: int = 1,
+    center: bool = False,
+    tokenize: bool = False,
+    val_split: float = 0.1,
+    test_split: float = 0.1,
+    seed: int = 42,
+) -> Splits:
+    """Images of dashed paths as pixels."""
+    options = {"pool": pool, "center": center, "tokenize": tokenize, "val_split": val_split, "test_split": test_split}
+    parts = pathfinder_images.pathfinder(resolution, data_dir, seed=seed, **options)
+    n_tokens = 256 if tokenize else None
+    return Splits(**parts, d_input=n_tokens or 1, d_output=2, n_tokens=n_tokens)
