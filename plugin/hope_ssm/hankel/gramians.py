@@ -20,7 +20,8 @@ def gramian_factor(A: Tensor, columns: Tensor) -> Tensor:
     Returns: (..., n, at most n).
     Raises: ValueError: A is not stable.
 
-    Source: Smith, "Matrix equation XA + BX = C", SIAM J. Appl. Math. 1968; as factors, Penzl, SIAM J. Sci. Comput. 2000.
+    Source: Smith, "Matrix equation XA + BX = C", SIAM J. Appl. Math. 1968; as factors, Penzl,
+    SIAM J. Sci. Comput. 2000.
     """
     n, power, factor = A.shape[-1], A, columns
     for _ in range(DOUBLINGS):

@@ -33,7 +33,8 @@ class StateSpace:
             matrix = getattr(self, name)
             if matrix.dtype not in (torch.float64, torch.complex128):
                 raise TypeError(
-                    f"{name} of a state space must be float64 or complex128; got {matrix.dtype}. Convert with .double()."
+                    f"{name} of a state space must be float64 or complex128; got {matrix.dtype}. "
+                    "Convert with .double()."
                 )
             if matrix.shape != (*self.A.shape[:-2], *shape):
                 raise ValueError(
