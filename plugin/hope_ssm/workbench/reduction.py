@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hope_ssm.kernels.reduced import ReducedKernel, Reduction, reduce_kernel
 from hope_ssm.workbench.convolution import FFTConvolution
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
+from hope_ssm.workbench.inspection import convolutions
 from hope_ssm.workbench.layers import S4Block
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
@@ -36,11 +37,6 @@ class ReducedRun:
     layers: dict[str, Reduction]
     metrics: tuple[dict[str, float], dict[str, float]]
     microseconds: tuple[float, float] | None
-
-
-def convolutions(model: nn.Module) -> dict[str, FFTConvolution]:
-    """Return the convolution layers of a model by their names in it."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, FFTConvolution)}
 
 
 def _options(owner: Any) -> set[str]:
