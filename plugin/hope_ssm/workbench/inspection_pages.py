@@ -43,7 +43,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     steps = layer.memory.flatten().numpy()
     length = layer.responses.shape[-1]
     memory.hist(steps, bins=min(30, len(steps)), color=COLOR)
-    memory.set(title=f"Memory: steps with 99 % of the energy of {length} samples", xlabel="steps")
+    memory.set(title="Memory: steps with 99 % of the energy", xlabel=f"steps, of {length}")
     chosen = [int(np.argsort(steps)[round(q * (len(steps) - 1))]) for q in (0, 0.5, 1)]
     for place, label in zip(chosen, ("shortest", "median", "longest"), strict=True):
         response = layer.responses.flatten(0, 1)[place].numpy()[1:]
@@ -56,7 +56,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
         gain = layer.gains.flatten(0, 1)[place].numpy()
         gains.loglog(np.linspace(0, np.pi, len(gain))[1:], np.maximum(gain[1:], 1e-12), lw=0.8)
     dashed = "" if layer.windows is None else " (dashed: window n/Δt)"
-    responses.set(title=f"Impulse responses, t ≥ 1, over their maximum{dashed}", xlabel="steps")
+    responses.set(title=f"Impulse responses, scaled, t ≥ 1{dashed}", xlabel="steps")
     responses.legend(frameon=False)
     gains.set(title="Transfer functions of the same", xlabel="θ, radians a sample", ylabel="|G|")
     if layer.sampling_periods is None:
