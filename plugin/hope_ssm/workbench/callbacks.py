@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from hope_ssm.checks import check_choice, log_once
+from hope_ssm.workbench.hankel_lens import HankelLens
 from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
@@ -112,7 +113,7 @@ def averaging(decay: Any) -> list[Callback]:
     return [lightning.EMAWeightAveraging(decay=decay)]
 
 
-CALLBACKS = {"early_stopping": lightning.EarlyStopping, "timer": lightning.Timer}
+CALLBACKS = {"early_stopping": lightning.EarlyStopping, "timer": lightning.Timer, "hankel": HankelLens}
 
 
 def named_callbacks(config: Mapping[str, Any] | None, train: Mapping[str, Any]) -> list[Callback]:

@@ -1,0 +1,104 @@
+"""An inspection as pictures and as one page: a PNG a layer, a self-contained HTML, a JSON."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hope_ssm.hankel import numerical_rank
+from hope_ssm.workbench.inspection import EPSILONS, LayerView
+
+COLOR = "#c1272d"
+STYLE = (
+    "body{font:16px sans-serif;max-width:75em;margin:2em auto}img{width:100%}td,th{padding:.2em 1em;text-align:left}"
+)
+
+
+def draw_layer(name: str, layer: LayerView, path: Path) -> None:
+    """Save six panels of one layer: singular values, ranks, responses, gains, memory, sampling periods."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, ((values, ranks, memory), (responses, gains, periods)) = pyplot.subplots(
+        2, 3, figsize=(15, 8), layout="constrained"
+    )
+    sigma = layer.singular_values.flatten(0, 1).numpy()
+    sigma = np.maximum(sigma / np.maximum(sigma[:, :1], 1e-300), 1e-17)
+    order = np.arange(1, sigma.shape[1] + 1)
+    values.fill_between(order, sigma.min(0), sigma.max(0), color=COLOR, alpha=0.12, lw=0, label="all systems")
+    values.fill_between(order, *np.quantile(sigma, (0.25, 0.75), axis=0), color=COLOR, alpha=0.3, lw=0, label="half")
+    values.semilogy(order, np.median(sigma, axis=0), color=COLOR, label="median")
+    values.set(title=f"Hankel singular values, from {layer.method}", xlabel="k", ylabel="σ_k / σ_1")
+    values.legend(frameon=False)
+    shown = [numerical_rank(layer.singular_values, epsilon).flatten().numpy() for epsilon in EPSILONS]
+    ranks.boxplot(shown, tick_labels=[f"{epsilon:g}" for epsilon in EPSILONS])
+    ranks.set(title="ε-rank: how many σ_k > ε σ_1", xlabel="ε", ylim=(0, sigma.shape[1] + 1))
+    steps = layer.memory.flatten().numpy()
+    length = layer.responses.shape[-1]
+    memory.hist(steps, bins=min(30, len(steps)), color=COLOR)
+    memory.set(title="Memory: steps with 99 % of the energy", xlabel=f"steps, of {length}")
+    chosen = [int(np.argsort(steps)[round(q * (len(steps) - 1))]) for q in (0, 0.5, 1)]
+    for place, label in zip(chosen, ("shortest", "median", "longest"), strict=True):
+        response = layer.responses.flatten(0, 1)[place].numpy()[1:]
+        peak = np.abs(response).max(initial=1e-300)
+        (line,) = responses.plot(np.arange(1, len(response) + 1), response / peak, lw=0.8, label=f"{label} memory")
+        if layer.windows is not None:
+            window = float(layer.windows[place % len(layer.windows)])
+            if window < length:
+                responses.axvline(window, color=line.get_color(), ls="--", lw=1)
+        gain = layer.gains.flatten(0, 1)[place].numpy()
+        gains.loglog(np.linspace(0, np.pi, len(gain))[1:], np.maximum(gain[1:], 1e-12), lw=0.8)
+    dashed = "" if layer.windows is None else " (dashed: window n/Δt)"
+    responses.set(title=f"Impulse responses, scaled, t ≥ 1{dashed}", xlabel="steps")
+    responses.legend(frameon=False)
+    gains.set(title="Transfer functions of the same", xlabel="θ, radians a sample", ylabel="|G|")
+    if layer.sampling_periods is None:
+        periods.set_axis_off()
+    else:
+        periods.hist(np.log10(layer.sampling_periods.numpy()), bins=30, color=COLOR)
+        periods.set(title="Sampling periods", xlabel="log₁₀ Δt")
+    figure.suptitle(f"{name} ({layer.kernel})")
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
+    """Return headings and one row a layer: medians over its systems."""
+    ranks = tuple(f"rank, ε={epsilon:g}" for epsilon in EPSILONS)
+    rows: list[tuple[str, ...]] = [("layer", "kernel", "states", *ranks, "largest σ", "memory", "Δt")]
+    for name, layer in layers.items():
+        sigma = layer.singular_values
+        middle = (f"{numerical_rank(sigma, epsilon).double().median():g}" for epsilon in EPSILONS)
+        dt = layer.sampling_periods
+        dt = "–" if dt is None else f"{dt.min():.2g} … {dt.max():.2g}"
+        largest, memory = f"{sigma.max():.3g}", f"{layer.memory.double().median():g}"
+        rows.append((name, layer.kernel, str(sigma.shape[-1]), *middle, largest, memory, dt))
+    return rows
+
+
+def write_pages(layers: Mapping[str, LayerView], out: Path, title: str) -> None:
+    """Write LAYER.png for every layer, index.html with all of them inside, and inspection.json to ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    summaries = {name: layer.summary() for name, layer in layers.items()}
+    (out / "inspection.json").write_text(json.dumps(summaries) + "\n", encoding="utf-8")
+    head, *rows = table(layers)
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    parts = [f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{cells}</table>"]
+    for name, layer in layers.items():
+        picture = out / f"{name}.png"
+        draw_layer(name, layer, picture)
+        data = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f'<h2>{html.escape(name)}</h2><img alt="{html.escape(name)}" src="data:image/png;base64,{data}">')
+    title = html.escape(title)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+        f"<h1>{title}</h1>{''.join(parts)}</html>\n"
+    )
+    (out / "index.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,133 @@
+"""Kernels cut down to fewer states, and the state space of any kernel read off its steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hope_ssm import registry
+from hope_ssm.hankel import certificates, h_infinity_norm, state_space_singular_values
+from hope_ssm.kernels.reduced import reduce_kernel
+from hope_ssm.kernels.systems import stepped_system, system
+
+KERNELS = ("hope", "s4", "s4d")
+
+
+def make(name, n=16, **options):
+    torch.manual_seed(1)
+    own = {"d_model": 3, "d_state": n, "dt_min": 0.02, "dt_max": 0.5, "verbose": False}
+    return registry.get(name)(**own | options).double()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", [*KERNELS, "reduced"])
+def test_the_steps_tell_the_state_space(name, channels):
+    kernel = make(name, channels=channels)
+    response = stepped_system(kernel).impulse_response(60).transpose(0, 1)
+    torch.testing.assert_close(response, kernel(L=60)[0], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [{"states": 6}, {"tolerance": 0.5}])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_error_is_within_the_certificate(name, channels, options):
+    """Of the responses themselves, sampled until they have decayed: nothing of the analysis is used but the claim."""
+    kernel = make(name, channels=channels)
+    reduced, report = reduce_kernel(kernel, **options)
+    difference = kernel(L=8192)[0] - reduced(L=8192)[0]
+    sampled = torch.fft.rfft(difference).abs().square().sum(0).sqrt().amax(-1).detach()
+    assert (sampled <= report.certificate * (1 + 1e-6) + 1e-9).all()
+    torch.testing.assert_close(sampled, report.measured, rtol=2e-2, atol=1e-6)
+    sigma = state_space_singular_values(system(kernel)[0])
+    for i, order in enumerate(report.orders.tolist()):
+        assert report.certificate[i] == certificates(sigma)[i, order]
+        if "tolerance" in options:
+            assert report.certificate[i] <= 0.5 * sigma[i, 0]
+            assert order == 1 or certificates(sigma)[i, order - 1] > 0.5 * sigma[i, 0]
+        else:
+            assert order == 6
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_state_space_of_a_feature_is_that_of_its_steps(name):
+    """With poles inside the circle, and the H∞ norm of the difference zero."""
+    reduced, _ = reduce_kernel(make(name, channels=2), states=5)
+    stepped = stepped_system(reduced)
+    for i, dt in enumerate(reduced.sampling_period.double()):
+        own = reduced.state_space(i, dt)
+        response = own.impulse_response(80)
+        torch.testing.assert_close(response.real, stepped[i].impulse_response(80), rtol=0, atol=1e-10)
+        assert response.imag.abs().max() < 1e-10
+        assert h_infinity_norm(own - own) < 1e-12
+
+
+def test_hope_is_reduced_alike_at_every_sampling_period():
+    """The systems at Δt = 1 are the same, so are orders, certificates and errors; and ``rate`` warps both alike."""
+    reports = []
+    for dt in (1e-3, 1.0, 30.0):
+        kernel = make("hope", dt_min=dt, dt_max=dt)
+        with torch.no_grad():
+            kernel.markov_parameters.copy_(torch.tensor(np.random.default_rng(0).standard_normal((1, 3, 16))))
+        reports.append(reduce_kernel(kernel, states=7)[1])
+    for report in reports[1:]:
+        torch.testing.assert_close(report.measured, reports[0].measured, rtol=1e-6, atol=0)
+    kernel = make("hope", dt_min=0.5, dt_max=0.5)
+    reduced, report = reduce_kernel(kernel, states=7)
+    difference = kernel(L=4096, rate=2)[0] - reduced(L=4096, rate=2)[0]
+    sampled = torch.fft.rfft(difference).abs()[0].amax(-1).detach()
+    torch.testing.assert_close(sampled, report.measured, rtol=2e-2, atol=1e-6)
+
+
+def test_float32_is_good_to_rounding():
+    kernel = make("hope", n=32).float()
+    reduced, report = reduce_kernel(kernel, states=16)
+    assert {p.dtype for p in reduced.parameters()} == {torch.float32}
+    assert (report.measured <= report.certificate).all()
+
+
+def test_a_longer_memory_of_fewer_states_than_asked_for():
+    """One mode needs two states: the other fourteen are not there."""
+    kernel = make("s4d")
+    with torch.no_grad():
+        kernel.C[..., 1:, :] = 0
+        kernel.C[..., 0, :] = 1
+        kernel.A_imag[:] = 1.0
+    _, report = reduce_kernel(kernel, states=9)
+    assert report.orders.tolist() == [2, 2, 2]
+    assert (report.measured < 1e-6 * report.largest).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tolerance": 0}, ValueError, "tolerance must be a finite number above 0; got 0"),
+        ({"tolerance": float("nan")}, ValueError, "tolerance must be a finite number above 0; got nan"),
+        ({"states": 0}, ValueError, "states must be a whole number of at least 1; got 0"),
+        ({"states": 17}, ValueError, "states must be at most 16, what the kernel has; got 17"),
+        ({"states": 2.5}, TypeError, "states must be a whole number"),
+        ({}, ValueError, "either a tolerance or states must be given; got tolerance=None, states=None"),
+        ({"tolerance": 1, "states": 1}, ValueError, "either a tolerance or states"),
+        ({"states": 16}, ValueError, "must have separate poles; at 16 of 16 states .* Ask for fewer states"),
+        ({"tolerance": 1e-15}, ValueError, "must have separate poles.* Ask for a larger tolerance"),
+    ],
+)
+def test_bad_requests(options, error, message):
+    with pytest.raises(error, match=message):
+        reduce_kernel(make("hope"), **options)
+
+
+def test_kernels_that_cannot_be_reduced():
+    with pytest.raises(NotImplementedError, match="no recurrent mode"):
+        reduce_kernel(registry.get("conv")(d_model=2, l_max=4), states=1)
+    with pytest.raises(NotImplementedError, match="must have step and default_state to be a state space; Linear"):
+        reduce_kernel(torch.nn.Linear(1, 1), states=1)
+    kernel = make("hope")
+    kernel.markov_parameters.data[:] = 0
+    with pytest.raises(ValueError, match="must have a memory to reduce"):
+        reduce_kernel(kernel, states=1)
+    kernel.markov_parameters.data[:] = torch.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        reduce_kernel(kernel, states=1)
+    with pytest.raises(ValueError, match="disc of the reduced kernel must be one of 'bilinear'; got 'zoh'"):
+        make("reduced", disc="zoh")

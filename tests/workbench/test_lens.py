@@ -1,0 +1,118 @@
+"""hope inspect, hope reduce and the callback, on a tiny run."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from hope_ssm import load, registry
+from hope_ssm.hankel import hankel_singular_values
+from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.evaluation import evaluate
+from hope_ssm.workbench.hankel_lens import HankelLens
+from hope_ssm.workbench.inspection import SAMPLES, convolutions, inspect_model, view
+from hope_ssm.workbench.training import train
+from tiny import TINY
+
+LAYER = "model.layers.0.layer.layer"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of hope with the callback, trained once."""
+    path = tmp_path_factory.mktemp("lens") / "run"
+    quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "trainer.log_every_n_steps=1"]
+    train(compose([*TINY, *quiet, "kernel=hope", "+callbacks.hankel.every_n_steps=2"]), path)
+    return path
+
+
+def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
+    done = hope("reduce", str(run), "--states", "4", "--out", "small")
+    assert done.returncode == 0, done.stderr
+    assert "32 of 64" in done.stdout
+    report = json.loads((tmp_path / "small" / "reduction.json").read_text())
+    layer = report["layers"][LAYER]
+    assert layer["orders"] == [4] * 8
+    assert all(e <= c for e, c in zip(layer["h_infinity_error"], layer["certificate"], strict=True))
+    assert report["metrics"]["before"] == evaluate(run)
+    assert report["metrics"]["after"] == evaluate(tmp_path / "small")
+    assert set(report["step_microseconds"]) == {"before", "after"}
+
+    whole, small = load(run).double(), load(tmp_path / "small").double()
+    kernels = [next(iter(convolutions(task).values())).kernel for task in (whole, small)]
+    assert kernels[1].name == "reduced"
+    error = torch.fft.rfft(kernels[0](L=4096)[0] - kernels[1](L=4096)[0]).abs()[0].amax(-1)
+    torch.testing.assert_close(error, torch.tensor(layer["h_infinity_error"]).double(), rtol=2e-2, atol=1e-5)
+    assert hope("reduce", "small", "--states", "2").returncode == 0
+    again = hope("reduce", str(run), "--states", "4", "--out", "small")
+    assert "out must be a new run directory" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tolerance", "0"], "--tolerance must be a finite number above 0; got 0"),
+        (["--states", "9"], "states must be at most 8, what the kernel has; got 9"),
+        (["--states", "0"], "--states must be a whole number of at least 1; got 0"),
+    ],
+)
+def test_bad_requests_are_one_sentence(run, hope, tmp_path, arguments, message):
+    done = hope("reduce", str(run), *arguments, "--out", "small")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "small").exists()
+
+
+def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
+    done = hope("inspect", str(run), "--out", "pages", "--length", "128")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pages" / f"{LAYER}.png").stat().st_size > 10_000
+    assert "data:image/png;base64," in (tmp_path / "pages" / "index.html").read_text()
+    numbers = json.loads((tmp_path / "pages" / "inspection.json").read_text())[LAYER]
+    h = load(run).state_dict()[f"{LAYER}.kernel.markov_parameters"]
+    exact = hankel_singular_values(h.double())
+    torch.testing.assert_close(torch.tensor(numbers["singular_values"]).double(), exact, rtol=1e-6, atol=1e-6)
+    assert numbers["window"] == pytest.approx([8 / dt for dt in numbers["sampling_period"]])
+    assert all(0 <= length < 128 for length in numbers["memory_length"][0])
+    assert "must be the directory of a run" in hope("inspect", "absent").stderr
+
+
+@pytest.mark.parametrize("name", [*registry.own_entries()])
+def test_every_kernel_has_a_view(name):
+    """Those without steps by their samples, which are all there is of conv."""
+    own = {"l_max": 2 * SAMPLES} if name == "conv" else {"d_state": 6, "dt_min": 0.3, "dt_max": 0.9}
+    kernel = registry.get(name)(d_model=3, channels=2, verbose=False, **own)
+    seen = view(kernel, 600)
+    assert seen.singular_values.shape[:2] == (2, 3)
+    sampled = hankel_singular_values(kernel(L=600)[0].double()[..., 1:])[..., :6].detach()
+    difference = (seen.singular_values[..., :6] - sampled).abs().amax(-1)
+    assert (difference <= seen.error + 1e-5 * sampled[..., 0]).all()
+    assert json.dumps(seen.summary())
+
+
+def test_what_cannot_be_inspected():
+    with pytest.raises(ValueError, match="the model must have a layer with a kernel; Linear has none"):
+        inspect_model(torch.nn.Linear(1, 1))
+    kernel = registry.get("conv")(d_model=1, l_max=4)
+    kernel.samples.data[:] = torch.inf
+    with pytest.raises(ValueError, match="must have a finite impulse response; that of ConvolutionKernel"):
+        view(kernel)
+
+
+def test_the_callback_logs_and_leaves_the_model_alone(run):
+    logged = list(csv.DictReader(next(run.rglob("csv/**/metrics.csv")).open()))
+    row = next(row for row in logged if row[f"hankel/{LAYER}/rank"])
+    task = load(run)
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    found = HankelLens(features=100).look(task)
+    assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
+    sigma = hankel_singular_values(before[f"{LAYER}.kernel.markov_parameters"].double())
+    assert found[f"hankel/{LAYER}/largest"] == pytest.approx(float(sigma.max()))
+    assert found[f"hankel/{LAYER}/smallest"] == pytest.approx(float(sigma.min()), rel=1e-6, abs=1e-12)
+    assert 1 <= float(row[f"hankel/{LAYER}/rank"]) <= 8
+    with pytest.raises(ValueError, match="every_n_steps must be a whole number of at least 1; got 0"):
+        HankelLens(every_n_steps=0)
