@@ -60,13 +60,10 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
         limit = config["trainer"].get(key)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < -1):
             raise ValueError(f"trainer.{key} must be a whole number, -1 or null for no limit; got {limit!r}.")
-    measured = (
-        ["loss", *config["task"].get("metrics", [])] if not isinstance(config["task"].get("metrics"), str) else []
-    )
-    if measured and not config.get("callbacks"):  # which may log metrics of their own
-        check_choice(
-            "train.monitor", config["train"]["monitor"], [f"{s}/{m}" for s in ("train", "val") for m in measured]
-        )
+    metrics = config["task"].get("metrics") or []
+    if not isinstance(metrics, str) and not config.get("callbacks"):  # which may log metrics of their own
+        known = [f"{split}/{name}" for split in ("val", "train") for name in ("loss", *metrics)]
+        check_choice("train.monitor", config["train"]["monitor"], known)
     check_choice("train.mode", config["train"]["mode"], ("min", "max"))
     pl.seed_everything(seed, workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"], seed)
