@@ -85,7 +85,7 @@ def test_bad_options_of_decoders():
         SequenceDecoder(H, 2, l_output=-1)
     with pytest.raises(TypeError, match=r"decoder.use_lengths must be true or false; got 'yes'"):
         SequenceDecoder(H, 2, use_lengths="yes")
-    assert set(DECODERS) == {"sequence", "tail_pool"}
+    assert set(DECODERS) == {"retrieval", "sequence", "tail_pool"}
 
 
 def test_tokens_become_rows_of_the_table():
