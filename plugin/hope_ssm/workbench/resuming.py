@@ -14,10 +14,11 @@ import torch
 from hope_ssm.workbench.run_directory import LAST, RUN, RunDirectory
 
 AUTO = "auto"
-# What may differ from the configuration of the checkpoint: nothing that a step of training depends on.
+# What may differ from the configuration of the checkpoint: nothing that a step of training depends on. Of the number of
+# processes it depends through the global batch alone, which is compared by itself.
 _FREE = (
     "train.ckpt", "train.test", "train.tensorboard",
-    "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",  # but see below
+    "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.enable_*", "trainer.log_every_n_steps", "trainer.fast_dev_run", "trainer.limit_test_batches",
     "trainer.num_sanity_val_steps", "trainer.profiler", "trainer.default_root_dir", "trainer.detect_anomaly",
     "loader.num_workers", "loader.pin_memory", "loader.persistent_workers", "loader.prefetch_factor",
