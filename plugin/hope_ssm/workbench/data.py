@@ -25,9 +25,11 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "copying": catalogue.copying,
     "adding": catalogue.adding,
     "listops": arena.listops,
+    "listops-small": arena.listops_small,
     "imdb": arena.imdb,
     "aan": arena.aan,
     "pathfinder": arena.pathfinder,
+    "pathfinder-small": arena.pathfinder_small,
 }
 
 

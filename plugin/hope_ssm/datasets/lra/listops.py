@@ -20,8 +20,9 @@ SIZE = 100_000
 MAX_DEPTH = 10
 MAX_ARGUMENTS = 10
 LENGTHS = (500, 2000)  # a sample is longer than the first and shorter than the second, parentheses not counted
+SHORT = (15, 129)  # lengths of a variant for experiments on a CPU
 PART = 500  # samples
-BYTES = 7000  # of a sample, about
+BYTES = 3.5  # of a symbol, about
 
 # One draw from 0 … 1439 is one node: below 360, a quarter, it is one of 4 operators with 2 … 10 arguments, and above
 # a digit. At the greatest depth every draw is a digit, its last; all are equally likely in every case.
@@ -30,8 +31,8 @@ N_OPERATOR_NODES = NODES // 4
 ARGUMENTS = [2 + code // 4 % (MAX_ARGUMENTS - 1) if code < N_OPERATOR_NODES else 0 for code in range(NODES)]
 
 
-def _end(codes: list[int], start: int) -> tuple[int, int]:
-    """Return where the expression that begins at ``start`` ends, and its length; stop where that is too long."""
+def _end(codes: list[int], start: int, limit: int) -> tuple[int, int]:
+    """Return where the expression that begins at ``start`` ends, and its length; stop where that is ``limit``."""
     remaining, length, i = [1], 0, start
     while remaining:
         if not remaining[-1]:
@@ -45,7 +46,7 @@ def _end(codes: list[int], start: int) -> tuple[int, int]:
             length += 2
         else:
             length += 1
-        if length >= LENGTHS[1]:
+        if length >= limit:
             break
     return i, length
 
@@ -79,12 +80,14 @@ def _sum(values: list[int]) -> int:
     return sum(values) % 10
 
 
-def expressions(generator: np.random.Generator) -> Iterator[tuple[str, int]]:
+def expressions(
+    generator: np.random.Generator, lengths: tuple[int, int] = LENGTHS
+) -> Iterator[tuple[str, int]]:
     """Yield (text, value) without end.
 
     A node is an operator with probability 1/4, with 2 to 10 arguments, down to depth 10, and otherwise a digit; each
-    choice is uniform. Expressions of more than 500 and fewer than 2000 symbols are kept. In the text, a list and its
-    first symbol, and so on, are pairs in parentheses: ``( ( ( [MAX 2 ) 9 ) ] )``.
+    choice is uniform. Expressions of more than 500 and fewer than 2000 symbols are kept, or of other ``lengths``. In
+    the text, a list and its first symbol, and so on, are pairs in parentheses: ``( ( ( [MAX 2 ) 9 ) ] )``.
 
     Source: N. Nangia, S. R. Bowman, "ListOps: A Diagnostic Dataset for Latent Tree Learning", arXiv 1804.06028;
     lengths, depth and arguments of Y. Tay et al., "Long Range Arena", arXiv 2011.04006.
@@ -92,19 +95,19 @@ def expressions(generator: np.random.Generator) -> Iterator[tuple[str, int]]:
     codes: list[int] = []
     i = 0
     while True:
-        if len(codes) - i <= LENGTHS[1]:  # no expression takes more draws than it has symbols
+        if len(codes) - i <= lengths[1]:  # no expression takes more draws than it has symbols
             codes = codes[i:] + generator.integers(NODES, size=2**16).tolist()
             i = 0
-        end, length = _end(codes, i)
-        if LENGTHS[0] < length < LENGTHS[1]:
+        end, length = _end(codes, i, lengths[1])
+        if lengths[0] < length < lengths[1]:
             out: list[str] = []
             value, _ = _write_expression(codes, i, 1, out)
             yield " ".join(out), value
         i = end
 
 
-def _write_part(path: Path, seed: int, stream: int, part: int, size: int) -> int:
-    drawn = expressions(part_generator(seed, stream, part))
+def _write_part(path: Path, seed: int, stream: int, part: int, size: int, lengths: tuple[int, int]) -> int:
+    drawn = expressions(part_generator(seed, stream, part), lengths)
     with whole_file(path) as file:
         for _ in range(size):
             text, value = next(drawn)
@@ -126,6 +129,7 @@ def make(
     size: int = SIZE,
     processes: int = 1,
     advance: Callable[[int], None] = lambda samples: None,
+    lengths: tuple[int, int] = LENGTHS,
 ) -> bool:
     """Make ``basic_{train,val,test}.tsv``, all samples distinct; return whether there was anything to do.
 
@@ -138,20 +142,22 @@ def make(
         size: samples together; 96, 2 and 2 % are for training, validation and test.
         processes: how many at a time.
         advance: hears how many more samples there are.
+        lengths: a sample has more symbols than the first and fewer than the second.
     """
     recipe = {"data": "listops", "seed": seed, "size": size, "version": 1}
+    recipe |= {} if tuple(lengths) == LENGTHS else {"lengths": list(lengths)}
     parts, tasks = {}, []
     for stream, (split, n) in enumerate(sizes(size).items()):
         parts[split] = []
         for part in range(-(-n // PART)):
             path = folder / "parts" / f"{split}-{part}.tsv"
             parts[split].append(path)
-            tasks.append((path, seed, stream, part, min(PART, n - part * PART)))
+            tasks.append((path, seed, stream, part, min(PART, n - part * PART), lengths))
     if claim(folder, recipe) and all((folder / f"basic_{split}.tsv").is_file() for split in SPLITS):
         return False
     (folder / "parts").mkdir(exist_ok=True)
-    there = sum(task[-1] for task in tasks if task[0].is_file())
-    check_space(folder, BYTES * (2 * size - there))
+    there = sum(task[-2] for task in tasks if task[0].is_file())
+    check_space(folder, int(BYTES * lengths[1]) * (2 * size - there))
     advance(there)
     make_parts(_write_part, [task for task in tasks if not task[0].is_file()], processes, advance)
     seen: set[bytes] = set()
