@@ -113,3 +113,10 @@ def test_command(tmp_path, capsys):
 def test_bad_options(arguments, message, capsys):
     assert main.main(["bench", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_what_does_not_fit_into_memory_is_not_begun():
+    huge = dataclasses.replace(SMALL, features=1 << 20, length=1 << 20)
+    (row,) = hope_ssm.benchmark.run.compare(["algorithm-1"], huge, 3, 1.0, lambda _: None)
+    assert "needs about" in row.absent and "GB are free" in row.absent
+    assert not row.seconds

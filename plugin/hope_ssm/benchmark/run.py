@@ -30,7 +30,7 @@ def compare(
         rows.append(row)
         try:
             contender = make(name, sizes)
-        except (ImportError, ValueError) as absence:
+        except (ImportError, ValueError, MemoryError) as absence:
             row.absent = f"not available: {' '.join(str(absence).split())}"
             continue
         row.error = error(contender)
