@@ -29,7 +29,7 @@ def listops(
     return Splits(**parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
 
 
-def listops_small(size: int = 50_000, data_seed: int = 0, l_max: int = 128) -> Splits:
+def listops_small(size: int = 20_000, data_seed: int = 0, l_max: int = 128) -> Splits:
     """Nested lists of 16 to 128 symbols, drawn at first use."""
 
     def make(folder: Path) -> bool:
