@@ -246,7 +246,7 @@ def test_init_of_hope(init):
 
 @pytest.mark.parametrize("init", ["diag-leg", "hippo-legs", 5, ["lin"]])
 def test_init_of_s4d(init):
-    with pytest.raises(ValueError, match=r"^init must be one of 'diag-lin', 'diag-inv', 'diag-legs'; got "):
+    with pytest.raises(ValueError, match=r"^init must be one of 'diag-lin', 'diag-inv', 'diag-legs', .*; got "):
         S4DKernel(d_model=2, init=init)
 
 
