@@ -106,18 +106,9 @@ class ModalKernel(StateSpaceKernel):
             raise ValueError(f"d_state of {self.name} must be even, for its modes come in conjugate pairs; got {n}.")
         return n
 
-    @property
-    def sampling_period(self) -> Tensor:
-        """Δt of every feature, (H,)."""
-        return self.transformed(self.raw_sampling_period)
-
     def poles(self) -> Diagonal:
         """Λ, each part (H, n/2), float64."""
         return Diagonal(self.per_feature(-torch.exp(self.A_real.double())), self.per_feature(self.A_imag.double()))
-
-    def periods(self, rate: float) -> Tensor:
-        """Δt (H, 1) at a relative sampling rate, float64."""
-        return (self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)).unsqueeze(-1)
 
     def inputs(self) -> Tensor:
         """B (H, n) in coordinates, float64."""

@@ -74,6 +74,15 @@ class StateSpaceKernel(SequenceKernel):
     n: int
     C: Tensor
 
+    @property
+    def sampling_period(self) -> Tensor | None:
+        """Δt of every feature, (H,); None where the system is discrete from the start."""
+        return self.transformed(self.raw_sampling_period)
+
+    def periods(self, rate: float) -> Tensor:
+        """Δt (H, 1) at a relative sampling rate, float64."""
+        return (self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)).unsqueeze(-1)
+
     def discretized(self, rate: float = 1.0) -> tuple[Transition, Tensor]:
         """(Ā, B̄ (H, n)) at a relative sampling rate, float64."""
         raise NotImplementedError
