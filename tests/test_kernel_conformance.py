@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from kernel_cases import (
     ENTRIES,
+    OUTPUTS,
     RECURRENT,
     H,
     L,
@@ -27,6 +28,7 @@ from kernel_cases import (
     every_kernel,
     optimizer_options,
     recurrent_kernels,
+    sampled_kernels,
 )
 
 
@@ -115,7 +117,7 @@ def test_lengths(name):
         kernel()
 
 
-@recurrent_kernels
+@sampled_kernels
 def test_rate(name):
     """An int is a rate too; 1 is none; 2 is the same kernel with twice the sampling period."""
     kernel = build(name, dt_transform="exp").double()
@@ -178,14 +180,13 @@ def test_optimizer_options_are_plain_and_hashable(name, options):
         assert said.get("lr") != 0
 
 
-@recurrent_kernels
+@sampled_kernels
 def test_lr_and_wd_rules(name):
     """dt answers to its name and to every bare number, C to its name; 0 by name freezes; None inherits."""
 
     def of(**options):
         kernel = build(name, **options)
-        C = "markov_parameters" if name == "hope" else "C"
-        return kernel._parameters.get("raw_sampling_period"), kernel._parameters.get(C)
+        return kernel._parameters.get("raw_sampling_period"), kernel._parameters.get(OUTPUTS.get(name, "C"))
 
     def said(parameter):
         return optimizer_options(parameter)

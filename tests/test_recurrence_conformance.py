@@ -113,7 +113,7 @@ def test_everything_is_on_the_device_of_the_parameters(name):
 def test_gradients_flow_through_the_state(name):
     """Through a chunk: to the inputs and sampling periods before it; a feedthrough is no part of a state."""
     kernel = build(name).double()
-    u = torch.randn(2, H, 5, dtype=torch.float64, requires_grad=True)
+    u = torch.randn(2, H, 3, dtype=torch.float64, requires_grad=True)
     before = (kernel.default_state(2) + 0.3).requires_grad_()
     response = kernel(L=4, state=kernel.forward_state(u, before))[1]
     wanted = [u, before, *(p for key, p in kernel.named_parameters() if key != "feedthrough")]

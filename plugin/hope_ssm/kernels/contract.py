@@ -144,6 +144,7 @@ class SequenceKernel(nn.Module):
                 checked[key] = None if value is None else self._check_rate(f"{option}.{key}", value)
             elif key in self.idle_rulings:
                 if value is not None:
+                    self._check_rate(f"{option}.{key}", value)
                     self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
             else:
                 valid = [*known, *self.idle_rulings]
@@ -211,6 +212,13 @@ class SequenceKernel(nn.Module):
     def check_rate(rate: float) -> float:
         """Return the relative sampling rate if it is a finite number above 0."""
         return check_positive_number("rate", rate)
+
+    def check_no_rate(self, rate: float) -> None:
+        """Raise unless the relative sampling rate is 1, of kernels without a sampling period."""
+        if self.check_rate(rate) != 1:
+            raise ValueError(
+                f"the rate of the {self.name} kernel must be 1, for it has no sampling period; got {rate}."
+            )
 
     def _setup_step(self, **kwargs: Any) -> None:
         """Nothing to prepare: ``step`` reads the parameters, so it always is the function ``forward`` is."""

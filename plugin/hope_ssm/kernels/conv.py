@@ -69,8 +69,7 @@ class ConvolutionKernel(SequenceKernel):
         Args: L: length, l_max if None; rate: 1, for there is no sampling period to change; state: None.
         Returns: kernel (C, H, L), and None.
         """
-        if self.check_rate(rate) != 1:
-            raise ValueError(f"the rate of the conv kernel must be 1, for it has no sampling period; got {rate}.")
+        self.check_no_rate(rate)
         if state is not None:
             self._refuse()
         missing = self.kernel_length(L) - self.l_max

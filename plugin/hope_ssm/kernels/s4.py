@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,26 +12,12 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.contraction import contract
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
-from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates, legs_modes, legs_scale
+from hope_ssm.kernels.hippo import BASES, nplr, timescales
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
+from hope_ssm.kernels.state_space import repeated_squares
 
-
-def legs(n: int, rank: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """HiPPO-LegS as Λ - P P*, with input B, in the eigenbasis of its normal part; the modes with Im Λ > 0.
-
-    P's first column is p_i = √(i+½), with which A + ppᵀ is normal (see ``modal``); B_i = √(2i+1).
-
-    Args: n even; rank ≥ 1, columns of P beyond the first are small numbers, random but always the same.
-    Returns: Λ (n/2,), P (rank, n/2), B (n/2,), complex.
-    """
-    root = legs_scale(n)
-    poles, modes = legs_modes(n)
-    P = np.zeros((rank, n // 2), dtype=complex)
-    P[0] = modes @ (root / math.sqrt(2))
-    P[1:] = np.random.default_rng(0).normal(scale=1e-2, size=(rank - 1, n // 2, 2)) @ (1, 1j)
-    return poles, P, modes @ root
-
-
-INITS = {"legs": legs}
+COMBINATIONS = {"hippo": ("legs", "fout")}
+OTHER_NAMES = {"fourier": "fout"}
 
 
 class _Resolvent:
@@ -62,17 +47,15 @@ class _Resolvent:
     def squares(self, count: int) -> list[Tensor]:
         """Ā, Ā², Ā⁴, … (H, n, n)."""
         identity = torch.eye(self.right.shape[-1], dtype=self.right.dtype, device=self.right.device)
-        found = [2 * (self.diagonal @ identity.expand(len(self.right), -1, -1) - self.left.mT @ self.right) - identity]
-        while len(found) < count:
-            found.append(found[-1] @ found[-1])
-        return found
+        inverse = self.diagonal @ identity.expand(len(self.right), -1, -1) - self.left.mT @ self.right
+        return repeated_squares(2 * inverse - identity, count)
 
 
 class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
     The inverse is Woodbury's (``_Resolvent``), so a step takes O(n) operations; the powers of Ā for the convolution are
-    those of the dense matrix (``ModalKernel``). ‖Ā‖₂ ≤ 1, for A + A* ≤ 0: rounding does not grow.
+    those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, for A + A* ≤ 0: rounding does not grow.
 
     Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
     A (Λ and P), B (a bare number rules these) and C.
@@ -80,12 +63,16 @@ class S4Kernel(ModalKernel):
     Args:
         d_model: H features.
         d_state: n, even: n/2 modes and their conjugates.
-        init: ``"legs"``.
-        rank: columns of P.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        init: ``"legs"``, ``"legt"`` (of rank 2), ``"lagt"`` or ``"fout"`` (alias ``"fourier"``), see ``hippo``;
+            ``"hippo"`` for legs in the first half of the n_ssm copies and fout in the second.
+        rank: rows of P, at least as many as the basis needs.
+        dt_min, dt_max: None: 1 / l_max and 100 dt_min, so that the mean lags 1/Δt of legs, legt and fout cover the
+            sequence (``hippo.timescales``).
+        channels, l_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
 
     Source: Gu, Goel, Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022
-    (arXiv 2111.00396); A = Λ - P P* from Goel, Gu, Donahue, Ré, ICML 2022 (arXiv 2202.09729).
+    (arXiv 2111.00396); A = Λ - P P* from Goel, Gu, Donahue, Ré, ICML 2022 (arXiv 2202.09729);
+    the bases and Δt from Gu, Johnson, Timalsina, Rudra, Ré, ICLR 2023 (arXiv 2206.12037).
     """
 
     name = "s4"
@@ -106,8 +93,8 @@ class S4Kernel(ModalKernel):
         d_state: int = 64,
         channels: int = 1,
         l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
+        dt_min: float | None = 0.001,
+        dt_max: float | None = 0.1,
         dt_transform: str = "softplus",
         n_ssm: int | None = None,
         deterministic: bool = False,
@@ -118,21 +105,32 @@ class S4Kernel(ModalKernel):
         verbose: bool = True,
         **options: Any,
     ) -> None:
+        dt_min, dt_max = timescales(dt_min, dt_max, l_max)
         super().__init__(
             d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
         )  # fmt: skip
         self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
-        make = INITS[check_choice("init", "legs" if init is None else init, INITS)]
-        poles, P, B = (torch.as_tensor(part) for part in make(self.n, self.rank))
-
+        poles, P, B = (torch.as_tensor(part) for part in self._copies("legs" if init is None else init))
         self.register_modes(poles)
-        self.register("P", torch.view_as_real(P).unsqueeze(1).repeat(1, self.n_ssm, 1, 1))
-        self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
+        self.register("P", torch.view_as_real(P))
+        self.register("B", torch.view_as_real(B))
+
+    def _copies(self, init: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Λ (n_ssm, n/2), P (rank, n_ssm, n/2), B (n_ssm, n/2)."""
+        init = check_choice("init", OTHER_NAMES.get(str(init), init), [*BASES, *COMBINATIONS])
+        bases = COMBINATIONS.get(init, (init,))
+        if self.n_ssm % len(bases):
+            raise ValueError(
+                f"init={init!r} joins {len(bases)} bases ({', '.join(bases)}), so n_ssm must be a multiple of "
+                f"{len(bases)}; got {self.n_ssm}."
+            )
+        found = zip(*(nplr(basis, self.n, self.rank) for basis in bases), strict=True)
+        return tuple(np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
 
     def discretized(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""
-        poles, B, dt = self.continuous(rate)
+        poles, B, dt = self.poles(), self.inputs(), self.periods(rate)
         W = torch.stack([self.per_feature(coordinates(column)) for column in self.P], dim=-2)
         resolvent = _Resolvent(poles, W, dt)
         return resolvent, resolvent.solve(dt * B)

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
-from hope_ssm.kernels.modal import Diagonal, ModalKernel, legs_modes
+from hope_ssm.kernels.hippo import legs, normal_modes
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
 
 
 def _legs(n: int) -> np.ndarray:
     """Eigenvalues of the normal part of the n × n HiPPO-LegS matrix (S4D-LegS)."""
-    return legs_modes(n)[0]
+    A, _, P = legs(n)
+    return normal_modes(A, P)[0]
 
 
 def _inv(n: int) -> np.ndarray:
@@ -31,9 +33,23 @@ def _lin(n: int) -> np.ndarray:
     return -0.5 + 1j * math.pi * np.arange(n // 2)
 
 
-INITS = {"diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs}
-SHORT_INITS = {"lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd": "diag-legs"}
+def _fourier(n: int) -> np.ndarray:
+    """-1/2 + 2πik, k = 0 … n/2 - 1: the Fourier basis of [0, 1] with decay; that of [0, 2] is diag-lin."""
+    return -0.5 + 2j * math.pi * np.arange(n // 2)
+
+
+INITS = {"diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs, "diag-fourier": _fourier}
+SHORT_INITS = {
+    "lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd": "diag-legs", "fourier": "diag-fourier",
+    "foud": "diag-fourier",
+}  # fmt: skip
 DISCRETIZATIONS = ("zoh", "bilinear")
+
+
+def initial_poles(init: str | None, n: int) -> Tensor:
+    """Λ (n/2,) of an initialization by its name, diag-lin if None; raise ``ValueError`` naming the nearest one."""
+    init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
+    return torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
 
 
 class S4DKernel(ModalKernel):
@@ -45,7 +61,7 @@ class S4DKernel(ModalKernel):
     Args:
         d_model: H features.
         d_state: n, even.
-        init: ``"diag-lin"``, ``"diag-inv"`` or ``"diag-legs"``.
+        init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``.
         disc: ``"zoh"`` or ``"bilinear"``.
         channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
 
@@ -87,8 +103,7 @@ class S4DKernel(ModalKernel):
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
         )  # fmt: skip
         self.n = n = self.check_order(d_state)
-        init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
-        poles = torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
+        poles = initial_poles(init, n)
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
         B = torch.zeros(self.n_ssm, n // 2, 2)
         B[..., 0] = 1.0
@@ -97,12 +112,9 @@ class S4DKernel(ModalKernel):
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) at a relative sampling rate, float64."""
-        poles, B, dt = self.continuous(rate)
+        poles, B, dt = self.poles(), self.inputs(), self.periods(rate)
         if self.disc == "zoh":
-            x, y = dt * poles.real, dt * poles.imaginary
-            growth = torch.exp(x)
-            less_one = Diagonal(torch.expm1(x) * torch.cos(y) - 2 * torch.sin(y / 2).square(), growth * torch.sin(y))
-            return Diagonal(growth * torch.cos(y), less_one.imaginary), less_one(poles.inverse()(B))
+            return zero_order_hold(poles, B, dt)
         inverse = Diagonal(1 - dt / 2 * poles.real, -dt / 2 * poles.imaginary).inverse()
         return Diagonal(2 * inverse.real - 1, 2 * inverse.imaginary), inverse(dt * B)
 

@@ -1,0 +1,95 @@
+"""DSS: a diagonal state space without B, in its two versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_choice
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, exponential, zero_order_hold
+from hope_ssm.kernels.s4d import initial_poles
+
+VARIANTS = ("exp", "softmax")
+
+
+class DSSKernel(ModalKernel):
+    """k_t = 2 Re Σ_j w_j B̄_j e^{Δtλ_jt}  with
+
+        B̄ = (e^{Δtλ} - 1) / λ                          DSS-EXP, the zero-order hold of B = 1,
+        B̄ = (e^{Δtλ} - 1) / (λ (e^{LΔtλ} - 1))         DSS-SOFTMAX, w_j / λ_j times the softmax of Δtλ_jt over t < L.
+
+    n real states are n/2 complex modes with their conjugates; w is the parameter C. L is ``l_max``, whatever length is
+    asked for, so that the softmax is a state space too and a short kernel is the start of a long one; in the paper it
+    is the length of the batch, and step and convolution agree for that length alone. Re λ = -exp(A_real) is below 0 in
+    both versions; the softmax of the paper also admits growing modes, which no recurrence could carry.
+    ``lr`` and ``wd`` know the keys dt, A (a bare number rules these) and C.
+
+    Args:
+        d_model: H features.
+        d_state: n, even.
+        variant: ``"exp"``, or ``"softmax"``, which needs l_max.
+        init: as of S4D; the paper's is diag-legs.
+        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: Gupta, Gu, Berant, "Diagonal State Spaces are as Effective as Structured State Spaces", NeurIPS 2022
+    (arXiv 2203.14343).
+    """
+
+    name = "dss"
+    rulings = {  # noqa: RUF012
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+        "A_real": Ruling(("A",)),
+        "A_imag": Ruling(("A",)),
+        "C": Ruling(("C",), bare="never"),
+    }
+    idle_rulings = ("B",)
+    idle_options = S4_OPTIONS
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init: str | None = "diag-legs",
+        variant: str = "exp",
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        self.n, self.variant = self.check_order(d_state), check_choice("variant", variant, VARIANTS)
+        if variant == "softmax" and self.l_max is None:
+            raise ValueError(
+                "variant='softmax' needs l_max, over which it normalizes; got none. "
+                "Set model.layer.l_max to the length of the sequences, or take variant='exp'."
+            )
+        self.register_modes(initial_poles("diag-legs" if init is None else init, self.n))
+
+    def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
+        """(Ā, B̄ (H, n) in coordinates), float64."""
+        poles, dt = self.poles(), self.periods(rate)
+        one = torch.cat([torch.ones_like(poles.real), torch.zeros_like(poles.real)], dim=-1)
+        transition, B = zero_order_hold(poles, one, dt)
+        if self.variant == "exp":
+            return transition, B
+        _, less_one = exponential(poles, self.l_max * dt)
+        return transition, less_one.inverse()(B)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the choice, for print(model)."""
+        return f"{super().extra_repr()}, variant={self.variant!r}"

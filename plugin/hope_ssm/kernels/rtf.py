@@ -1,0 +1,138 @@
+"""RTF: a rational transfer function by its coefficients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number
+from hope_ssm.convolution import TRUNCATIONS
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
+from hope_ssm.transfer import working_dtype
+
+
+@dataclass(frozen=True)
+class Companion:
+    """The companion matrix (x_1, …, x_n) → (-Σ_j a_j x_j, x_1, …, x_{n-1}) of a (H, n)."""
+
+    coefficients: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
+        return torch.cat([-(self.coefficients * x).sum(-1, keepdim=True), x[..., :-1]], dim=-1)
+
+    def squares(self, count: int) -> list[Tensor]:
+        """Ā, Ā², Ā⁴, … (H, n, n)."""
+        a = self.coefficients
+        shift = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)[:-1].expand(len(a), -1, -1)
+        return repeated_squares(torch.cat([-a.unsqueeze(-2), shift], dim=-2), count)
+
+
+class RTFKernel(StateSpaceKernel):
+    """Σ_t k_t z^{-t} = (b_1 + b_2 z⁻¹ + … + b_n z^{-(n-1)}) / (1 + a_1 z⁻¹ + … + a_n z^{-n}).
+
+    One FFT each of numerator and denominator samples it at M ≥ L roots of unity, free of any state; these samples
+    belong to the kernel wrapped around after M. So the FFT is of the numerator b - b Ā^M, Ā the companion matrix of a,
+    whose kernel is the same up to M and 0 beyond: exact for every L, and one system with the steps
+    s ← Ā s + e_1 u, y = b·s. a (the denominator) is shared by n_ssm, the paper's ``num_a``; b is one a feature. There
+    is no Δt: ``rate`` must be 1. Nothing keeps the poles inside the unit circle; they start at its centre.
+
+    The feedthrough h_0 of the paper is the layer's D. ``lr`` and ``wd`` know the keys A or denominator (a bare number
+    rules it) and C or numerator.
+
+    Args:
+        d_model: H features.
+        d_state: n.
+        init_scale: √E‖b‖² of a system at the start, where a = 0; 0 for the paper's zero initialization of everything,
+            with which a begins to train at the second step.
+        truncation: ``"exact"``; or ``"none"`` for the paper's convolution, of L roots of unity and with its
+            wrap-around, in which b takes the place of b - b Ā^L: then there is neither state nor ``step``.
+        channels, l_max, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: Parnichkun et al., "State-Free Inference of State-Space Models: The Transfer Function Approach", ICML 2024
+    (arXiv 2405.06147).
+    """
+
+    name = "rtf"
+    rulings = {  # noqa: RUF012
+        "denominator": Ruling(("A", "denominator")),
+        "numerator": Ruling(("C", "numerator"), bare="never"),
+    }
+    idle_rulings = ("dt", "sampling_period", "B")
+    idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
+    sampling_period = None
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init_scale: float = 1.0,
+        truncation: str = "exact",
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, deterministic=deterministic,
+            verbose=verbose, options=options,
+        )  # fmt: skip
+        self.n = n = check_positive_integer("d_state", d_state)
+        self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
+        if init_scale != 0:
+            check_positive_number("init_scale", init_scale)
+        b = torch.randn(self.channels, self.d_model, n) / math.sqrt(n)
+        if self.deterministic:
+            b = torch.eye(n)[0].expand_as(b)
+        self.register("denominator", torch.zeros(self.n_ssm, n))
+        self.register("numerator", init_scale * b)
+
+    @property
+    def C(self) -> Tensor:  # noqa: N802, as in the equations
+        """The output row of the companion realization: b (C, H, n)."""
+        return self.numerator
+
+    def outputs(self) -> Tensor:
+        """b (C, H, n), float64."""
+        return self.numerator.double()
+
+    def discretized(self, rate: float = 1.0) -> tuple[Companion, Tensor]:
+        """(Ā, e_1 (H, n)), float64; the rate must be 1."""
+        self.check_no_rate(rate)
+        a = self.per_feature(self.denominator.double())
+        return Companion(a), torch.eye(self.n, dtype=a.dtype, device=a.device)[0].expand_as(a)
+
+    def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if start is not None:
+            return super()._samples(length, rate, start)
+        self.check_no_rate(rate)
+        a, b = self.denominator.double(), self.outputs()
+        points = max(length, self.n + 1)
+        if self.truncation == "exact":
+            doublings = (points - 1).bit_length()
+            points = 1 << doublings
+            power = self.per_feature(Companion(a).squares(doublings + 1)[-1])
+            b = b - torch.einsum("chn,hnm->chm", b, power)
+        below = torch.fft.rfft(torch.nn.functional.pad(a, (1, 0), value=1.0), n=points)
+        spectrum = torch.fft.rfft(b, n=points) / self.per_feature(below)
+        return torch.fft.irfft(spectrum, n=points)[..., :length].to(working_dtype(self.numerator)), None
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""
+        if self.truncation == "none":
+            raise NotImplementedError(
+                "a step or a state must have a kernel that does not wrap around; got truncation='none'. "
+                "Build the kernel with truncation='exact' for a recurrent mode: it has the same parameters."
+            )
+        return super().default_state(*batch_shape)

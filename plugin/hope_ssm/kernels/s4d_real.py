@@ -1,0 +1,99 @@
+"""S4D-Real: a diagonal state space of real modes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_positive_integer
+from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.state_space import StateSpaceKernel
+
+
+@dataclass(frozen=True)
+class RealDiagonal:
+    """diag(f) for real f (H, n)."""
+
+    entries: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """f x.  Args: x (..., H, n).  Returns: the same shape."""
+        return self.entries * x
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The same of the columns of x (H, n, K)."""
+        return self.entries.unsqueeze(-1) * x
+
+    @property
+    def mT(self) -> RealDiagonal:  # noqa: N802, as of torch's tensors
+        """The transpose: itself."""
+        return self
+
+    def squares(self, count: int) -> list[RealDiagonal]:
+        """f, f², f⁴, …"""
+        return [RealDiagonal(self.entries ** (1 << i)) for i in range(count)]
+
+
+class S4DRealKernel(StateSpaceKernel):
+    """k_t = Σ_j C_j B̄_j e^{Δta_jt}  with  a_j < 0 real, n of them, and  B̄ = (e^{Δta} - 1)/a · B  (zero-order hold).
+
+    At the start a_j = -(j + 1), the eigenvalues of HiPPO-LegS, and B = 1. a = -exp(A_log) and B are shared by n_ssm; C
+    and Δt are one a feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
+
+    Args:
+        d_model: H features.
+        d_state: n real states, even or odd.
+        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: S4D-Real of Gu, Gupta, Goel, Ré, NeurIPS 2022 (arXiv 2206.11893).
+    """
+
+    name = "s4d-real"
+    rulings = {  # noqa: RUF012
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+        "A_log": Ruling(("A",)),
+        "B": Ruling(("B",)),
+        "C": Ruling(("C",), bare="never"),
+    }
+    idle_options = S4_OPTIONS | {"init"}
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        self.n = n = check_positive_integer("d_state", d_state)
+        C = torch.randn(self.channels, self.d_model, n)
+        self.register_sampling_period("raw_sampling_period", self.d_model)
+        self.register("A_log", torch.log(torch.arange(1, n + 1)).repeat(self.n_ssm, 1))
+        self.register("B", torch.ones(self.n_ssm, n))
+        self.register("C", torch.ones_like(C) if self.deterministic else C)
+
+    def discretized(self, rate: float = 1.0) -> tuple[RealDiagonal, Tensor]:
+        """(Ā, B̄ (H, n)) at a relative sampling rate, float64."""
+        a, dt = self.per_feature(-torch.exp(self.A_log.double())), self.periods(rate)
+        return RealDiagonal(torch.exp(dt * a)), torch.expm1(dt * a) / a * self.per_feature(self.B.double())
+
+    def outputs(self) -> Tensor:
+        """C (C, H, n), float64."""
+        return self.C.double()

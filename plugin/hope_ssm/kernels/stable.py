@@ -1,0 +1,103 @@
+"""StableSSM: a diagonal state space whose decay is a function of the trained number, chosen for stable gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_choice
+from hope_ssm.kernels.contract import S4_OPTIONS, TRANSFORMS, Ruling
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
+from hope_ssm.kernels.s4d import initial_poles
+
+# name → (w → the decay rate -Re λ, its inverse); all but direct keep it above 0.
+REPARAMETERIZATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "best": (lambda w: 1 / (w.square() + 0.5), lambda decay: torch.sqrt(1 / decay - 0.5)),
+    **TRANSFORMS,
+    "direct": (torch.neg, torch.neg),
+}
+
+
+class StableKernel(ModalKernel):
+    """k_t = 2 Re Σ_j C_j B̄_j e^{Δtλ_jt}  with  Re λ = f(w)  and  B̄ = (e^{Δtλ} - 1)/λ · B  (zero-order hold).
+
+    | reparameterization | f(w) |
+    |---|---|
+    | best | -1 / (w² + ½), for which |f'(w)| / f(w)² = 2|w|: the paper's measure of the gradient, in proportion to w |
+    | exp | -e^w, S4D's |
+    | softplus | -log(1 + e^w) |
+    | direct | w, unstable where it becomes positive: the paper's counterexample |
+
+    Initially λ is that of S4D whatever f is, Im λ is trained as it is, and so are B (by n_ssm), C and Δt. The paper's f
+    is that of real eigenvalues; here it is f of the real part of complex ones, as in its experiments on S4-like models.
+    ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
+
+    Args:
+        d_model: H features.
+        d_state: n, even.
+        reparameterization: see above.
+        init: as of S4D.
+        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+
+    Source: Wang, Li, "StableSSM: Alleviating the Curse of Memory in State-space Models through Stable
+    Reparameterization", ICML 2024 (arXiv 2311.14495).
+    """
+
+    name = "stable"
+    rulings = {  # noqa: RUF012
+        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+        "A_weight": Ruling(("A",)),
+        "A_imag": Ruling(("A",)),
+        "B": Ruling(("B",)),
+        "C": Ruling(("C",), bare="never"),
+    }
+    idle_options = S4_OPTIONS
+
+    def __init__(
+        self,
+        *,
+        d_model: int,
+        d_state: int = 64,
+        channels: int = 1,
+        l_max: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_transform: str = "softplus",
+        n_ssm: int | None = None,
+        deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
+        init: str | None = "diag-lin",
+        reparameterization: str = "best",
+        verbose: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
+        )  # fmt: skip
+        self.n = self.check_order(d_state)
+        self.reparameterization = check_choice("reparameterization", reparameterization, REPARAMETERIZATIONS)
+        self.register_modes(initial_poles(init, self.n))
+        self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
+
+    def register_poles(self, poles: Tensor) -> None:
+        """Register w with f(w) = Re Λ, and Im Λ."""
+        self.register("A_weight", REPARAMETERIZATIONS[self.reparameterization][1](-poles.real))
+        self.register("A_imag", poles.imag.clone())
+
+    def poles(self) -> Diagonal:
+        """Λ, each part (H, n/2), float64."""
+        decay = REPARAMETERIZATIONS[self.reparameterization][0](self.A_weight.double())
+        return Diagonal(self.per_feature(-decay), self.per_feature(self.A_imag.double()))
+
+    def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
+        """(Ā, B̄ (H, n) in coordinates) by the zero-order hold, float64."""
+        return zero_order_hold(self.poles(), self.inputs(), self.periods(rate))
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the choice, for print(model)."""
+        return f"{super().extra_repr()}, reparameterization={self.reparameterization!r}"

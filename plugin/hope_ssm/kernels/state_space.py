@@ -1,0 +1,166 @@
+"""A kernel that is a state space with n real states: convolution, steps, chunks and states from Ā, B̄ and C alone.
+
+Everything is computed in float64, whatever the parameters are: rounding Ā to float32 would turn the phase of Ā^L by L
+times its relative error. Axes: B batch, C channels, H features, L samples, n real states.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hope_ssm.backends import full_precision
+from hope_ssm.kernels.contract import SequenceKernel
+from hope_ssm.kernels.evaluation import enough_memory
+from hope_ssm.transfer import working_dtype
+
+
+class Power(Protocol):
+    """A power of Ā: a tensor (H, n, n), or something with a transpose and a product like one."""
+
+    @property
+    def mT(self) -> Power:  # noqa: N802, as of torch's tensors
+        """The transpose."""
+        ...
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The product with x (H, n, K)."""
+        ...
+
+
+class Transition(Protocol):
+    """A real state matrix Ā (H, n, n), not necessarily as its entries."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
+        ...
+
+    def squares(self, count: int) -> list[Power]:
+        """Ā, Ā², Ā⁴, …"""
+        ...
+
+
+def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
+    """A, A², A⁴, … of a dense A (..., n, n)."""
+    found = [A]
+    while len(found) < count:
+        found.append(found[-1] @ found[-1])
+    return found
+
+
+def _krylov(squares: list[Power], vectors: Tensor, count: int) -> Tensor:
+    """(v, Āv, …, Ā^{count-1}v) by doubling.
+
+    Args: squares: Ā, Ā², Ā⁴, …, at least as many as doublings; vectors (H, n, K).
+    Returns: (H, n, count, K).
+    """
+    size = vectors.shape[-1]
+    for power in squares[: (count - 1).bit_length()]:
+        vectors = torch.cat([vectors, power @ vectors], dim=-1)
+    return vectors.unflatten(-1, (-1, size))[..., :count, :]
+
+
+class StateSpaceKernel(SequenceKernel):
+    """k_t = C Āᵗ B̄  (update, then output: s ← Ā s + B̄ u, y = C s).
+
+    A parameterization gives ``discretized`` and ``outputs``. With t = jb + i and b about √L, k_t is the product of the
+    row C Ā^{jb} and the column Āⁱ B̄, and both families are made by doubling from the squares of Ā; so L samples take
+    n(L + n√L) operations and memory n√L.
+    """
+
+    n: int
+    C: Tensor
+
+    @property
+    def sampling_period(self) -> Tensor | None:
+        """Δt of every feature, (H,); None where the system is discrete from the start."""
+        return self.transformed(self.raw_sampling_period)
+
+    def periods(self, rate: float) -> Tensor:
+        """Δt (H, 1) at a relative sampling rate, float64."""
+        return (self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)).unsqueeze(-1)
+
+    def discretized(self, rate: float = 1.0) -> tuple[Transition, Tensor]:
+        """(Ā, B̄ (H, n)) at a relative sampling rate, float64."""
+        raise NotImplementedError
+
+    def outputs(self) -> Tensor:
+        """C (C, H, n), float64."""
+        raise NotImplementedError
+
+    def from_state(self, state: Tensor) -> Tensor:
+        """The n real numbers (B, H, n) float64 of a state as ``default_state`` makes it."""
+        return state.double()
+
+    def to_state(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The inverse of ``from_state``."""
+        return x.to(dtype)
+
+    def forward(
+        self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """k_t for t < L, and C Ā^{t+1} s_0 if there is a state s_0 (the host's convention: update, then output).
+
+        Args: L: length, l_max if None; rate: relative sampling rate; state: as ``default_state(B)`` or None.
+        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        """
+        length = self.kernel_length(L)
+        with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
+            if state is None:
+                return self.kept.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
+            return self._samples(length, rate, self.from_state(self.check_state(state)))
+
+    def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The kernel (C, H, L), and the response to an initial state (B, H, n)."""
+        dtype = working_dtype(self.C)
+        transition, B = self.discretized(rate)
+        squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
+        block = 1 << halvings
+        transposed = [power.mT for power in squares[halvings:]]
+        rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-length // block)).to(dtype)
+
+        def samples(vectors: Tensor) -> Tensor:
+            """C Āᵗ v for t < L.  Args: v (K, H, n).  Returns: (K, C, H, L)."""
+            columns = _krylov(squares, vectors.permute(1, 2, 0), block).to(dtype)
+            with full_precision(columns.device):
+                return torch.einsum("hnjc,hnik->kchji", rows, columns).flatten(-2)[..., :length]
+
+        return samples(B.unsqueeze(0))[0], None if start is None else samples(transition(start))
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """s ← Ā s + B̄ u,  y = C s.  Args: u (B, H), state as ``default_state(B)``.  Returns: y (B, C, H), state."""
+        start = self.from_state(self.check_inputs(u, state, "B, H"))
+        transition, B = self.discretized()
+        after = transition(start) + B * u.unsqueeze(-1)
+        y = torch.einsum("chn,bhn->bch", self.outputs(), after)
+        return y.to(u.dtype), self.to_state(after, state.dtype)
+
+    def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
+        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state.  Returns: the next state."""
+        after = self.from_state(self.check_inputs(u, state, "B, H, L")).permute(1, 2, 0)
+        transition, B = self.discretized()
+        length, dtype = u.shape[-1], working_dtype(self.C)
+        squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
+        columns = _krylov(squares, B.unsqueeze(-1), 1 << halvings).squeeze(-1).to(dtype)
+        rounds = ((length - 1) >> halvings).bit_length()
+        latest_first = pad(u.flip(-1).to(dtype), (0, (1 << rounds + halvings) - length)).unflatten(
+            -1, (1 << rounds, -1)
+        )
+        with full_precision(u.device):
+            driven = torch.einsum("hni,bhji->hnjb", columns, latest_first).double()
+        for power in squares[halvings : halvings + rounds]:
+            driven = driven[..., ::2, :] + (power @ driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
+        for power in (power for bit, power in enumerate(squares) if length >> bit & 1):
+            after = power @ after
+        return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1), state.dtype)
+
+    def default_state(self, *batch_shape: int) -> Tensor:
+        """Return the zero state (*batch_shape, H, n), float32 at least, on the parameters' device."""
+        return self.C.detach().new_zeros(*batch_shape, self.d_model, self.n, dtype=working_dtype(self.C))
+
+    def extra_repr(self) -> str:
+        """Return the sizes, for print(model)."""
+        return f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}"
