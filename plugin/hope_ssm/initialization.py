@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import SAMPLING_PERIODS, check_choice, check_positive_number
+from hope_ssm.checks import SAMPLING_PERIODS, check_choice, check_positive_integer, check_positive_number
 
 
 def _gaussian(shape: tuple[int, ...]) -> Tensor:
@@ -58,6 +58,22 @@ def markov_parameters(init: str, shape: tuple[int, ...], scale: float) -> Tensor
     check_choice("init", init, MARKOV_PARAMETERS)
     scale = check_positive_number("init_scale", scale)
     return MARKOV_PARAMETERS[init](shape) * (scale / math.sqrt(shape[-1]))
+
+
+def window_periods(n: int, horizon: int | None) -> tuple[float, float]:
+    """Δt of the longest and of the shortest window n/Δt:  16 horizon and horizon / 2 steps.
+
+    A window of 16 times the sequence is not too long: its first sixteenth holds the smooth part of the n functions
+    P(z)^{k+1}, and what lies beyond the sequence is cut off exactly (docs/results.md has the measurements).
+
+    Args: n Markov parameters; horizon: steps of the longest sequence, or None for one of some hundred steps.
+    Returns: Δt_min, Δt_max; 0.01 and 0.3 without a horizon.
+    """
+    if horizon is None:
+        return 0.01, 0.3
+    lowest, highest = SAMPLING_PERIODS
+    dt = n / check_positive_integer("horizon", horizon)
+    return min(max(dt / 16, lowest), highest), min(max(2 * dt, lowest), highest)
 
 
 def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic: bool = False) -> Tensor:

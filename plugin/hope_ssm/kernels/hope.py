@@ -40,14 +40,15 @@ class HopeKernel(SequenceKernel):
         d_state: n, the number of Markov parameters and of real states a system.
         channels: C kernels a feature.
         l_max: longest kernel, or None.
-        dt_min, dt_max: range of the initial Δt (log-uniform), per sample, above 0.
+        dt_min, dt_max: range of the initial Δt (log-uniform), per sample, above 0; None: from ``horizon``.
+        horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
+            None (``initialization.window_periods``).
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: independent sampling periods; divides d_model; None: one a feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr, wd: see above.
         init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
         init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
-        init_length: if given, each system is scaled to √(Σ k_t², 1 ≤ t < init_length) = init_scale instead.
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
             makes: then there is neither state nor ``step``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
@@ -77,8 +78,9 @@ class HopeKernel(SequenceKernel):
         d_state: int = 64,
         channels: int = 1,
         l_max: int | None = None,
-        dt_min: float = 0.01,
-        dt_max: float = 0.3,
+        dt_min: float | None = None,
+        dt_max: float | None = None,
+        horizon: int | None = None,
         dt_transform: str = "softplus",
         n_ssm: int | None = None,
         deterministic: bool = False,
@@ -86,7 +88,6 @@ class HopeKernel(SequenceKernel):
         wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "gaussian",
         init_scale: float = 1.0,
-        init_length: int | None = None,
         truncation: str = "exact",
         backend: str = "auto",
         coefficients: str = "real",
@@ -97,13 +98,16 @@ class HopeKernel(SequenceKernel):
             options["init"], init = init, "gaussian"
         if backend in _S4_BACKENDS:
             options["backend"], backend = backend, "auto"
+        n = check_positive_integer("d_state", d_state)
+        longest, shortest = initialization.window_periods(n, horizon)
         super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
+            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm,
+            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max,
             dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
         )  # fmt: skip
         if isinstance(self.lr, float):
             self._explain_bare_lr()
-        self.n = check_positive_integer("d_state", d_state)
+        self.n = n
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)
         self.coefficients = check_choice("coefficients", coefficients, COEFFICIENTS)
@@ -119,12 +123,8 @@ class HopeKernel(SequenceKernel):
         if deterministic:
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
-        self.register_sampling_period("raw_sampling_period", self.n_ssm)
-        if init_length is not None:
-            dt = self.sampling_period.detach()
-            k = sample_kernel(h.squeeze(-2), dt, init_length, "exact", backends.get("auto", h.device))[..., 1:]
-            h = h * (init_scale / k.norm(dim=-1))[..., None, None]
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
+        self.register_sampling_period("raw_sampling_period", self.n_ssm)
 
     def _explain_bare_lr(self) -> None:
         if self.lr == 0:
