@@ -33,12 +33,19 @@ LINES = {
     "gated": [*DIGITS, "+kernel=hope", *GATED],
     "s4d": [*DIGITS, "+kernel=s4d", "model.layer.d_state=32", "optimizer.lr=.004", "optimizer=adam"],
     "s4": ["experiment=hope/noisy-digits", "kernel=s4", "model.layer.rank=2", "optimizer.betas=[0.9,0.95]"],
+    "s4_hippo": [*DIGITS, "+kernel=s4-hippo"],
+    "s4d_real": [*DIGITS, "+kernel=s4d-real"],
+    "dss": [*DIGITS, "+kernel=dss-softmax"],
+    "stable": [*DIGITS, "+kernel=stable", "model.layer.reparameterization=exp"],
+    "lru": [*DIGITS, "+kernel=lru", "model.layer.r_min=0.5"],
+    "rtf": [*DIGITS, "+kernel=rtf", "model.layer.init_scale=1"],
     "conv": [*DIGITS, "+kernel=conv", "optimizer=sgd", "optimizer.momentum=0.8", "model.dropout=0.2"],
     "host_layer": [*DIGITS, "model/layer=s4d", "model.layer.dt_max=0.5", "model.transposed=true"],
     **{name: [*DIGITS, f"scheduler={name}"] for name in SCHEDULERS},
 }
 BUILT = ["mode", "layer_group", "kernel_group", "no_own_rates", "bare_rate", "experiment", "bidirectional"]
 BUILT += ["two_layers", "pooled", "maps"]  # the host cannot build a gate, and its own kernels have other parameters
+BUILT += ["s4d_real", "dss", "stable", "lru", "rtf"]
 SMALL = ["model.d_model=8", "model.n_layers=2"]
 
 IN_HOST = """
