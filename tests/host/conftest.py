@@ -41,6 +41,8 @@ STAND_IN = {
     "src/models/sequence/kernels/__init__.py": "registry = dict(s4d='the host', conv='the host', ema='the host')\n",
     "src/dataloaders/__init__.py": "from . import basic\nfrom .base import SequenceDataset\n",
     "src/dataloaders/base.py": """
+        default_data_path = None
+
         class SequenceDataset:
             registry = {}
             _name_ = None
@@ -163,3 +165,27 @@ def host(absent) -> Host:
     if done.returncode:
         pytest.fail(f"{host.interpreter} must have hope-ssm installed: {done.stderr.strip().splitlines()[-1]}")
     return host
+
+
+@pytest.fixture(scope="session")
+def cifar(host, tmp_path_factory) -> tuple[Path, Path]:
+    """Return a data directory with a tiny CIFAR-10 and a directory for sys.path that lets torchvision accept it."""
+    root = tmp_path_factory.mktemp("data")
+    code = f"""
+        import pathlib, pickle
+        import numpy as np
+        folder = pathlib.Path({str(root)!r}, "cifar", "cifar-10-batches-py")
+        folder.mkdir(parents=True)
+        random = np.random.default_rng(0)
+        for name in ["test_batch", *(f"data_batch_{{i}}" for i in range(1, 6))]:
+            images = random.integers(0, 256, (10, 3072), dtype=np.uint8)
+            (folder / name).write_bytes(pickle.dumps({{"data": images, "labels": list(range(10))}}))
+        (folder / "batches.meta").write_bytes(pickle.dumps({{"label_names": list("abcdefghij")}}))
+        """
+    done = host.python("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    accept = tmp_path_factory.mktemp("accept")
+    (accept / "sitecustomize.py").write_text(
+        "import torchvision.datasets.cifar as cifar\ncifar.check_integrity = lambda *arguments, **options: True\n"
+    )
+    return root, accept

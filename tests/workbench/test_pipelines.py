@@ -31,6 +31,8 @@ SMALL = {
     "imdb": ["dataset.l_max=20", "dataset.min_freq=1"],
     "aan": ["dataset.l_max=20"],
     "pathfinder": ["dataset.resolution=16"],
+    "listops-small": ["dataset.size=60"],
+    "pathfinder-small": ["dataset.size=24"],
 }
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.datasets.lra import checking, fetching, listops, pathfinder_files
+from hope_ssm.datasets.lra import checking, fetching, listops, pathfinder_files, small
 from hope_ssm.datasets.lra.making import available_processes
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, SETTINGS
 
@@ -21,6 +21,8 @@ FETCHED = {
 }
 EPILOG = """files, size on the disk and time (of one processor, for all samples):
   listops                 DATA/listops                      0.7 GB   1.5 min
+  listops --small         DATA/small/listops-20000-0        6 MB     5 s
+  pathfinder --small      DATA/small/pathfinder16-12000-0   50 MB    2 min
   pathfinder -r 16        DATA/pathfinder/pathfinder16      0.8 GB   0.5 h
   pathfinder [-r 32]      DATA/pathfinder/pathfinder32      0.8 GB   0.6 h
   pathfinder -r 64        DATA/pathfinder/pathfinder64      0.8 GB   2 h
@@ -67,7 +69,23 @@ def _made(what: str, size: int, folder: Path, make: Callable[[Callable[[int], No
     print(f"{folder}: {size} {what}, {made} of them made now in {seconds:.0f} s, {made / seconds:.0f} a second.")
 
 
+def _small(options: argparse.Namespace) -> None:
+    """Make a small twin, as the data sets ``listops-small`` and ``pathfinder-small`` do at first use."""
+    root, seed = options.out.absolute(), options.seed
+    if options.kind == "listops":
+        size = small.LISTOPS_SIZE if options.size is None else options.size
+        what, folder, make = "samples", small.listops_folder(root, seed, size), small.make_listops
+    else:
+        if options.level != pathfinder_files.LEVEL:
+            raise ValueError(f"--small must have the level {pathfinder_files.LEVEL}; got {options.level}.")
+        size = small.PATHFINDER_SIZE if options.size is None else options.size
+        what, folder, make = "images", small.pathfinder_folder(root, seed, size), small.make_pathfinder
+    _made(what, size, folder, lambda advance: make(root, seed, size, options.processes, advance))
+
+
 def _listops(options: argparse.Namespace) -> None:
+    if options.small:
+        return _small(options)
     folder = options.out / "listops"
     size = listops.SIZE if options.size is None else options.size
     what = {"seed": options.seed, "size": size, "processes": options.processes}
@@ -75,14 +93,17 @@ def _listops(options: argparse.Namespace) -> None:
 
 
 def _pathfinder(options: argparse.Namespace) -> None:
-    folder = options.out / "pathfinder" / f"pathfinder{options.resolution}"
+    if options.small:
+        return _small(options)
+    resolution = options.resolution or 32
+    folder = options.out / "pathfinder" / f"pathfinder{resolution}"
     size = pathfinder_files.SIZE if options.size is None else options.size
     what = {"seed": options.seed, "size": size, "processes": options.processes, "level": options.level}
     _made(
         "images",
         size,
         folder / options.level,
-        lambda advance: pathfinder_files.make(folder, options.resolution, **what, advance=advance),
+        lambda advance: pathfinder_files.make(folder, resolution, **what, advance=advance),
     )
 
 
@@ -113,14 +134,17 @@ def _parser() -> argparse.ArgumentParser:
         kind.add_argument("--size", type=int, help="samples together (default: as many as published)")
         processes = available_processes()
         kind.add_argument("--processes", type=int, default=processes, help=f"at a time (default: {processes})")
-        kind.set_defaults(run=run, resolution=128)
+        kind.set_defaults(run=run, resolution=128, small=False)
         if run is _pathfinder:
             default = pathfinder_files.LEVEL
             kind.add_argument(
                 "--level", choices=CONTOUR_LENGTHS, default=default, help=f"(default: {default}, as read)"
             )
+        which = kind.add_mutually_exclusive_group()
         if name == "pathfinder":
-            kind.add_argument("-r", "--resolution", type=int, choices=SETTINGS, default=32, help="(default: 32)")
+            which.add_argument("-r", "--resolution", type=int, choices=SETTINGS, help="(default: 32)")
+        if name != "pathx":
+            which.add_argument("--small", action="store_true", help=f"the data set {name}-small, for a CPU")
     for name, summary in FETCHED.items():
         kind = kinds.add_parser(name, help=summary, description=f"Fetch {name}: {summary}.")
         _common(kind)

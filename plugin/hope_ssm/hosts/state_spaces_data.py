@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.dataloaders.base import SequenceDataset
+import torch
+from src.dataloaders.base import SequenceDataset, default_data_path
 from src.dataloaders.basic import CIFAR10
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from hope_ssm.checks import check_positive_integer, nearest
 from hope_ssm.datasets.digits import N_CLASSES, digits
+from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.datasets.randomness import SPLITS
@@ -141,3 +145,53 @@ class NoisyCIFAR10(CheckedOptions, CIFAR10):
                 f"got {options['resolution']}. Leave loader.train_resolution and loader.eval_resolutions at 1."
             )
         return super()._dataloader(dataset, **options)
+
+
+class SmallListOps(CheckedOptions, SequenceDataset):
+    """Nested lists of 16 to 128 symbols, drawn at first use; the same files and tokens as in the workbench."""
+
+    _name_ = "listops-small"
+    d_output = 10
+    l_output = 0
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {"size": small.LISTOPS_SIZE, "data_seed": 0, "l_max": 128}
+
+    def setup(self) -> None:
+        """Draw the samples if they are not there, and read them."""
+        small.make_listops(default_data_path, self.data_seed, self.size)
+        folder = small.listops_folder(default_data_path, self.data_seed, self.size)
+        parts, vocabulary = texts.listops(str(folder), l_max=self.l_max, append_eos=False)
+        self.n_tokens = len(vocabulary)
+        for name, part in parts.items():
+            setattr(self, f"dataset_{name}", part)
+
+    @staticmethod
+    def _collate_fn(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        xs, ys = zip(*samples, strict=True)
+        lengths = torch.tensor([len(x) for x in xs])
+        return pad_sequence(list(xs), batch_first=True), torch.tensor(ys), {"lengths": lengths}
+
+
+class SmallPathfinder(CheckedOptions, SequenceDataset):
+    """Images of dashed paths of 16 x 16 pixels, drawn at first use; the same files and splits as in the workbench."""
+
+    _name_ = "pathfinder-small"
+    d_input = 1
+    d_output = 2
+    l_output = 0
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        return {"size": small.PATHFINDER_SIZE, "data_seed": 0, "center": True, "seed": 42}
+
+    def setup(self) -> None:
+        """Draw the images if they are not there, and split them."""
+        small.make_pathfinder(default_data_path, self.data_seed, self.size)
+        folder = small.pathfinder_folder(default_data_path, self.data_seed, self.size)
+        options = {"seed": self.seed, "center": self.center}
+        for name, part in pathfinder_images.pathfinder(small.RESOLUTION, str(folder), **options).items():
+            setattr(self, f"dataset_{name}", part)

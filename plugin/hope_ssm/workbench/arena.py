@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from filelock import FileLock
-
-from hope_ssm.datasets.lra import listops as listops_files
-from hope_ssm.datasets.lra import making, pathfinder_files, pathfinder_images, texts
+from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.lra.files import place
 from hope_ssm.workbench.splits import Splits, pad, pad_pairs
-
-
-def _drawn_once(folder: Path, make: Callable[[Path], bool]) -> str:
-    """Return the folder after ``make`` filled it, if nothing had; other processes wait meanwhile."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        make(folder)
-    return str(folder)
 
 
 def listops(
@@ -29,13 +15,10 @@ def listops(
     return Splits(**parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
 
 
-def listops_small(size: int = 20_000, data_seed: int = 0, l_max: int = 128) -> Splits:
+def listops_small(size: int = small.LISTOPS_SIZE, data_seed: int = 0, l_max: int = 128) -> Splits:
     """Nested lists of 16 to 128 symbols, drawn at first use."""
-
-    def make(folder: Path) -> bool:
-        return listops_files.make(folder, data_seed, size, lengths=listops_files.SHORT)
-
-    return listops(_drawn_once(place(None, "small", f"listops-{size}-{data_seed}"), make), l_max, append_eos=False)
+    small.make_listops(place(None), data_seed, size)
+    return listops(str(small.listops_folder(place(None), data_seed, size)), l_max, append_eos=False)
 
 
 def imdb(
@@ -76,11 +59,10 @@ def pathfinder(
     return Splits(**parts, d_input=n_tokens or 1, d_output=2, n_tokens=n_tokens)
 
 
-def pathfinder_small(size: int = 12_000, data_seed: int = 0, center: bool = True, seed: int = 42) -> Splits:
+def pathfinder_small(
+    size: int = small.PATHFINDER_SIZE, data_seed: int = 0, center: bool = True, seed: int = 42
+) -> Splits:
     """Images of dashed paths of 16 x 16 pixels, drawn at first use."""
-
-    def make(folder: Path) -> bool:
-        return pathfinder_files.make(folder, 16, data_seed, size, making.available_processes())
-
-    folder = place(None, "small", f"pathfinder16-{size}-{data_seed}")
-    return pathfinder(16, _drawn_once(folder, make), center=center, seed=seed)
+    small.make_pathfinder(place(None), data_seed, size)
+    folder = small.pathfinder_folder(place(None), data_seed, size)
+    return pathfinder(small.RESOLUTION, str(folder), center=center, seed=seed)

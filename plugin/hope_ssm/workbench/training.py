@@ -28,6 +28,11 @@ from hope_ssm.workbench.task import SequenceTask
 
 GROUPS = ("train", "trainer", "loader", "dataset", "task", "encoder", "decoder", "model", "optimizer", "scheduler")
 OPTIONAL_GROUPS = ("callbacks", "wandb")
+OPTIONS = {
+    "train": ("seed", "ckpt", "ema", "tensorboard", "test", "interval", "monitor", "mode", "state"),
+    "trainer": tuple(inspect.signature(pl.Trainer).parameters),
+    "task": ("_name_", "loss", "metrics"),
+}
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
@@ -49,12 +54,11 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     seed = config["train"]["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"train.seed must be a whole number of at least 0; got {seed!r}.")
-    valid = list(inspect.signature(pl.Trainer).parameters)
-    for key in config["trainer"]:
-        if key not in valid:
-            raise TypeError(
-                f"trainer has no option {key!r}; it takes those of Lightning's Trainer.{nearest(key, valid)}"
-            )
+    for group, valid in OPTIONS.items():
+        for key in config[group]:
+            if key not in valid:
+                listed = "those of Lightning's Trainer" if group == "trainer" else ", ".join(valid)
+                raise TypeError(f"{group} has no option {key!r}; valid are {listed}.{nearest(key, valid)}")
     check_positive_integer("loader.batch_size", config["loader"].get("batch_size"))
     for key in ("max_epochs", "max_steps"):
         limit = config["trainer"].get(key)
@@ -80,6 +84,8 @@ def _check_schedule(config: Mapping[str, Any], data: DataModule) -> None:
         return
     samples = config["loader"]["batch_size"] * processes(config["trainer"])
     steps = epochs * (len(data.splits.train) // samples) // (config["trainer"].get("accumulate_grad_batches") or 1)
+    last = config["trainer"].get("max_steps") or -1
+    steps = steps if last == -1 else min(steps, last)
     if not 0.5 <= planned / max(1, steps) <= 2:
         _logger.warning(
             "The schedule has scheduler.num_training_steps=%d, the training about %d: the learning rate will not end "

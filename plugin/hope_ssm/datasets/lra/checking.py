@@ -100,7 +100,7 @@ def _imdb(folder: Path, damage: Damage) -> Iterator[str]:
 
 def _pathfinder(folder: Path, damage: Damage) -> Iterator[str]:
     labels: Counter = Counter()
-    resolution = int(folder.parent.name.removeprefix("pathfinder"))
+    resolution = int(folder.parent.name.removeprefix("pathfinder").split("-")[0])
     brightness = []
     for image, label in labelled(folder, damage):
         try:
@@ -130,8 +130,10 @@ def places(root: Path) -> Iterator[tuple[Path, Callable[[Path, Damage], Iterator
         yield root / "imdb" / "aclImdb", _imdb
     if (root / "cifar" / cifar.FOLDER).is_dir():
         yield root / "cifar" / cifar.FOLDER, _cifar
-    for folder in sorted((root / "pathfinder").glob("pathfinder*")):
-        if folder.name.removeprefix("pathfinder").isdigit():
+    for folder in sorted((root / "small").glob("listops-*")):
+        yield folder, _listops
+    for folder in [*sorted((root / "pathfinder").glob("pathfinder*")), *sorted((root / "small").glob("pathfinder*"))]:
+        if folder.name.removeprefix("pathfinder").split("-")[0].isdigit():
             for level in CONTOUR_LENGTHS:
                 if (folder / level).is_dir():
                     yield folder / level, _pathfinder
@@ -165,5 +167,7 @@ def check(root: Path, say: Callable[[str], None]) -> bool:
             say(f"  UNUSABLE: {len(damage.found)} samples are damaged, more than {TOLERATED:.1%}.")
             fine = False
     if not found:
-        raise FileNotFoundError(f"{root} must hold listops, aan, imdb, cifar or pathfinder; it holds none of them.")
+        raise FileNotFoundError(
+            f"{root} must hold listops, aan, imdb, cifar, pathfinder or small; it holds none of them."
+        )
     return fine

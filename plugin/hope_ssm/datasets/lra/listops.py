@@ -80,9 +80,7 @@ def _sum(values: list[int]) -> int:
     return sum(values) % 10
 
 
-def expressions(
-    generator: np.random.Generator, lengths: tuple[int, int] = LENGTHS
-) -> Iterator[tuple[str, int]]:
+def expressions(generator: np.random.Generator, lengths: tuple[int, int] = LENGTHS) -> Iterator[tuple[str, int]]:
     """Yield (text, value) without end.
 
     A node is an operator with probability 1/4, with 2 to 10 arguments, down to depth 10, and otherwise a digit; each
