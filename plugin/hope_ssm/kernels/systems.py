@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hope_ssm.hankel import StateSpace
 from hope_ssm.kernels.hope import HopeKernel
+from hope_ssm.kernels.s4d import S4DKernel
 
 
 @torch.no_grad()
@@ -60,3 +61,19 @@ def system(kernel: nn.Module) -> tuple[StateSpace, Tensor, Tensor]:
         h = kernel.markov_parameters.detach().double().cpu().transpose(0, 1)
         return StateSpace.from_markov_parameters(h), torch.ones_like(period), period
     return stepped_system(copy.deepcopy(kernel).cpu()), period, period
+
+
+@torch.no_grad()
+def modes(kernel: S4DKernel, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """G(z) = Σ_j C_j B_j / (z - λ_j) as S4D steps, but for one delay less: λ, B, C (C, F, n) complex, with conjugates.
+
+    (S4D answers after its update, k_t = C Aᵗ B for t ≥ 0: its Hankel operator begins with k_1 = (C A) B.)
+
+    Args: kernel: with C channels; features: indices (F,).
+    """
+    transition, B = kernel.discretized()
+    poles = torch.complex(transition.real, transition.imaginary)[features].cpu()
+    B = torch.complex(*B[features].chunk(2, dim=-1)).cpu()
+    C = torch.view_as_complex(kernel.C[:, features].double().contiguous()).cpu() * poles
+    whole = (torch.cat([part, part.conj()], dim=-1) for part in (poles.expand_as(C), B.expand_as(C), C))
+    return tuple(whole)

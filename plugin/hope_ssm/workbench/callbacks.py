@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from hope_ssm.checks import check_choice, log_once
-from hope_ssm.workbench.hankel_lens import HankelLens
+from hope_ssm.lens.callback import HankelLens
 from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
