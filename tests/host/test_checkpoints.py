@@ -138,7 +138,9 @@ def test_commands_take_them(of_hope, tmp_path, capsys):
     layer = checkpoints.read(small)["hyper_parameters"]["model"]["layer"]
     assert (layer["mode"], layer["n_ssm"], layer["lr"]) == ("reduced", None, 0.001)
     assert "init_scale" not in layer
-    assert reduction.overrides(checkpoints.read(small))[1] == f"model.layer.d_state={layer['d_state']}"
+    added = reduction.overrides(checkpoints.read(path), checkpoints.read(small))
+    assert added[1] == f"model.layer.d_state={layer['d_state']}"
+    assert added[4:] == ["~model.layer.init_scale"]
     assert main(["reduce", str(path), "--states", "4", "--out", str(small)]) == 1
     assert "out must be a new file" in capsys.readouterr().err
 

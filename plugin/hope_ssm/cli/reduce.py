@@ -72,7 +72,7 @@ def _reduce_checkpoint(checkpoint: dict[str, Any], out: Path, tolerance: float |
     write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, microseconds))
     _print(layers, known, microseconds)
     print(f"{'checkpoint':<24} {out}")
-    print(f"In the host: the same command line with {' '.join(reduction.overrides(small))}")
+    print(f"In the host: the same command line with {' '.join(reduction.overrides(checkpoint, small))}")
     print(f"train.pretrained_model_path={out.resolve()}")
     if known is None:
         print(

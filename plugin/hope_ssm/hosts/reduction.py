@@ -60,10 +60,12 @@ def reduce_checkpoint(
     return reduced, {n: k for n, (k, _) in made.items()}, {n: r for n, (_, r) in made.items()}
 
 
-def overrides(checkpoint: Mapping[str, Any]) -> list[str]:
-    """Return what a command line of the host must add to build the model of a reduced checkpoint."""
-    d_state = layer_options(checkpoint["hyper_parameters"])["d_state"]
-    return ["model.layer.mode=reduced", f"model.layer.d_state={d_state}", "model.layer.n_ssm=null"]
+def overrides(checkpoint: Mapping[str, Any], reduced: Mapping[str, Any]) -> list[str]:
+    """Return what the command line that trained ``checkpoint`` must add to build the model of ``reduced``."""
+    before, after = (layer_options(each["hyper_parameters"]) for each in (checkpoint, reduced))
+    dropped = [key for key in before if key not in {*after, "init", "measure", "kernel"}]
+    options = {"mode": "reduced", "d_state": after["d_state"], "n_ssm": "null", "init": "null"}
+    return [f"model.layer.{key}={value}" for key, value in options.items()] + [f"~model.layer.{k}" for k in dropped]
 
 
 def evaluate(checkpoint: Mapping[str, Any]) -> dict[str, float] | None:

@@ -116,7 +116,7 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``hankel`` to the callbacks of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
+    """Add ``CALLBACKS`` to those of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
     _add(module.callbacks, CALLBACKS)
 
 
@@ -125,7 +125,10 @@ def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
         table.setdefault(name, entry)
 
 
-CALLBACKS = {"hankel": "hope_ssm.lens.callback.HankelLens"}
+CALLBACKS = {
+    "hankel": "hope_ssm.lens.callback.HankelLens",
+    "effective_rank": "hope_ssm.lens.regularizer.EffectiveRank",
+}
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "src.models.sequence.kernels": register_kernels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,22 @@ from torch import Tensor, nn
 from hope_ssm.hankel import StateSpace
 from hope_ssm.kernels.hope import HopeKernel
 from hope_ssm.kernels.s4d import S4DKernel
+
+
+def duplicate(kernel: nn.Module) -> nn.Module:
+    """Return a copy to analyse, on the CPU and without gradients.
+
+    Whatever tensors a kernel keeps beside its parameters: those of state-spaces/s4 may be in a graph, which torch
+    refuses to copy.
+    """
+    memo: dict[int, Any] = {}
+    for module in kernel.modules():
+        for held in vars(module).values():
+            for value in held.values() if isinstance(held, dict) else (held,):
+                if isinstance(value, Tensor):
+                    kept = value.data.cpu().clone()
+                    memo[id(value)] = nn.Parameter(kept, False) if isinstance(value, nn.Parameter) else kept
+    return copy.deepcopy(kernel, memo)
 
 
 @torch.no_grad()
@@ -22,7 +39,7 @@ def stepped_system(kernel: nn.Module) -> StateSpace:
     Args: kernel: with C channels and H features.
     Returns: A (H, n, n), B (H, n), C (H, C, n), D (H, C).
     """
-    kernel = copy.deepcopy(kernel).double()
+    kernel = duplicate(kernel).double()
     kernel._setup_step()
     shape = kernel.default_state(1).shape[1:]
     per_feature = kernel.default_state(1)[0, 0].numel() * (2 if kernel.default_state(1).is_complex() else 1)
@@ -60,7 +77,7 @@ def system(kernel: nn.Module) -> tuple[StateSpace, Tensor, Tensor]:
     if isinstance(kernel, HopeKernel):
         h = kernel.markov_parameters.detach().double().cpu().transpose(0, 1)
         return StateSpace.from_markov_parameters(h), torch.ones_like(period), period
-    return stepped_system(copy.deepcopy(kernel).cpu()), period, period
+    return stepped_system(kernel), period, period
 
 
 @torch.no_grad()

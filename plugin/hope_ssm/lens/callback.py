@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +11,7 @@ from torch import nn
 
 from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.hankel import memory_length, numerical_rank
+from hope_ssm.kernels.systems import duplicate
 from hope_ssm.lens.inspection import kernel_singular_values, kernels
 
 
@@ -38,7 +38,7 @@ class HankelLens(Callback):
         """Return the values of all layers by name; the model stays as it is."""
         values = {}
         for name, kernel in kernels(model).items():
-            kernel = copy.deepcopy(kernel).cpu()
+            kernel = duplicate(kernel)
             response = kernel(L=self.length)[0]
             features = response.shape[1]
             index = torch.linspace(0, features - 1, min(self.features, features)).round().long()
