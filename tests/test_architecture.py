@@ -34,8 +34,8 @@ MATHEMATICS = {
     "transfer",
 }
 # frequency, toeplitz ← backends ← transfer; toeplitz ← realization; transfer, realization ← convolution ← kernels
-# ← registry ← hosts, workbench ← benchmark ← cli. Part of the package: what it may import besides itself, the checks
-# and the version.
+# ← registry ← lens ← hosts, workbench ← benchmark, figures ← cli. Part of the package: what it may import besides
+# itself, the checks and the version.
 MAY_IMPORT = {
     "__init__": {"convolution", "hankel", "kernels", "registry", "transfer", "workbench"},
     "checks": set(),
@@ -51,11 +51,13 @@ MAY_IMPORT = {
     "convolution": {"frequency", "backends", "toeplitz", "transfer", "realization"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets"},
+    "lens": MATHEMATICS | {"kernels", "registry"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "lens"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "lens"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "hosts", "workbench"},
-    "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "workbench", "benchmark"},
+    "figures": MATHEMATICS | {"kernels", "registry", "lens", "workbench"},
+    "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "lens", "workbench", "benchmark", "figures"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

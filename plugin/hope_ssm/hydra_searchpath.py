@@ -1,6 +1,6 @@
 """Hydra plug-in: makes our kernels, data sets, decoder and configuration groups visible in an unmodified host.
 
-Importing this module is enough: it places a finder on ``sys.meta_path`` that waits for three modules of the host, and
+Importing this module is enough: it places a finder on ``sys.meta_path`` that waits for four modules of the host, and
 hands each, once it has run, to its registration function in ``hope_ssm.hosts.state_spaces``. For every other module
 the finder does nothing. It works at import, not in a method, because workers of a multirun only unpickle the plug-in.
 
@@ -29,6 +29,7 @@ AWAITED = {
     "src.dataloaders": ("SequenceDataset", "register_datasets"),
     "src.models.sequence.kernels": ("registry", "register_kernels"),
     "src.tasks.decoders": ("registry", "register_decoders"),
+    "src.utils.registry": ("callbacks", "register_callbacks"),
 }
 
 

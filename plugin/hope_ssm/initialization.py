@@ -32,19 +32,27 @@ def _flat_spectrum(shape: tuple[int, ...]) -> Tensor:
     return torch.fft.irfft(spectrum, n=n) * math.sqrt(n)
 
 
+def _delay(shape: tuple[int, ...]) -> Tensor:
+    h = torch.zeros(shape)
+    h[..., -1:] = _rademacher((*shape[:-1], 1)) * math.sqrt(shape[-1])
+    return h
+
+
 MARKOV_PARAMETERS = {
     "gaussian": _gaussian,
     "uniform": _uniform,
     "rademacher": _rademacher,
     "flat_spectrum": _flat_spectrum,
+    "delay": _delay,
 }
 
 
 def markov_parameters(init: str, shape: tuple[int, ...], scale: float) -> Tensor:
-    """Random h with E[h_k] = 0 and E[h_k²] = scale² / n, so that E‖h‖² = scale² whatever n is.
+    """Random h with E[h_k] = 0 and E‖h‖² = scale² whatever n is; E[h_k²] = scale² / n, except for ``delay``.
 
     ``gaussian`` normal, ``uniform`` on an interval, ``rademacher`` random signs, ``flat_spectrum`` random phases
-    with |Σ_k h_k e^{-ikω}| = scale at all ω = 2πj / n.
+    with |Σ_k h_k e^{-ikω}| = scale at all ω = 2πj / n, ``delay`` ±scale at k = n - 1 alone: the only h, but for its
+    sign, whose Hankel singular values are all equal (then H Hᵀ = scale², and H has a triangle of zeros).
 
     Args:
         init: one of ``MARKOV_PARAMETERS``.

@@ -37,7 +37,7 @@ def run_python(python: str, arguments: list[str], directory: Path, path: tuple[P
 
 
 STAND_IN = {
-    "src/utils/registry.py": 'layer = {"fftconv": "src.kernels.FFTConv"}\n',
+    "src/utils/registry.py": 'layer = {"fftconv": "src.kernels.FFTConv"}\ncallbacks = {"timer": "the host"}\n',
     "src/models/sequence/kernels/__init__.py": "registry = dict(s4d='the host', conv='the host', ema='the host')\n",
     "src/dataloaders/__init__.py": "from . import basic\nfrom .base import SequenceDataset\n",
     "src/dataloaders/base.py": """

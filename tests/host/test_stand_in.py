@@ -71,7 +71,8 @@ def test_registration_before_and_after_import_and_only_once(stand_in, python):
         import hope_ssm.hydra_searchpath as plugin
         assert "hope" in kernels.registry
         assert "noisy-digits" in src.dataloaders.SequenceDataset.registry
-        import src.tasks.decoders as decoders
+        import src.tasks.decoders as decoders, src.utils.registry
+        assert set(src.utils.registry.callbacks) == {"timer", "hankel", "effective_rank"}
         assert "tail_pool" in decoders.registry
         assert decoders.model_attrs["tail_pool"] == decoders.dataset_attrs["tail_pool"] == ["d_output"]
         assert type(decoders.__loader__).__name__ == type(decoders.__spec__.loader).__name__ == "SourceFileLoader"

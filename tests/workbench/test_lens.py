@@ -10,10 +10,10 @@ import torch
 
 from hope_ssm import load, registry
 from hope_ssm.hankel import hankel_singular_values
+from hope_ssm.lens.callback import HankelLens
+from hope_ssm.lens.inspection import SAMPLES, inspect_kernels, kernels, view
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.evaluation import evaluate
-from hope_ssm.workbench.hankel_lens import HankelLens
-from hope_ssm.workbench.inspection import SAMPLES, convolutions, inspect_model, view
 from hope_ssm.workbench.training import train
 from tiny import TINY
 
@@ -42,9 +42,9 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     assert set(report["step_microseconds"]) == {"before", "after"}
 
     whole, small = load(run).double(), load(tmp_path / "small").double()
-    kernels = [next(iter(convolutions(task).values())).kernel for task in (whole, small)]
-    assert kernels[1].name == "reduced"
-    error = torch.fft.rfft(kernels[0](L=4096)[0] - kernels[1](L=4096)[0]).abs()[0].amax(-1)
+    before, after = (next(iter(kernels(task).values())) for task in (whole, small))
+    assert after.name == "reduced"
+    error = torch.fft.rfft(before(L=4096)[0] - after(L=4096)[0]).abs()[0].amax(-1)
     torch.testing.assert_close(error, torch.tensor(layer["h_infinity_error"]).double(), rtol=2e-2, atol=1e-5)
     assert hope("reduce", "small", "--states", "2").returncode == 0
     again = hope("reduce", str(run), "--states", "4", "--out", "small")
@@ -95,8 +95,8 @@ def test_every_kernel_has_a_view(name):
 
 
 def test_what_cannot_be_inspected():
-    with pytest.raises(ValueError, match="the model must have a layer with a kernel; Linear has none"):
-        inspect_model(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="the model must have a layer with a kernel; it has none"):
+        inspect_kernels(kernels(torch.nn.Linear(1, 1)))
     kernel = registry.get("conv")(d_model=1, l_max=4)
     kernel.samples.data[:] = torch.inf
     with pytest.raises(ValueError, match="must have a finite impulse response; that of ConvolutionKernel"):

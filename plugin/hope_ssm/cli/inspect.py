@@ -13,17 +13,20 @@ def run(arguments: list[str]) -> int:
         description="Hankel singular values, ε-ranks, impulse responses, transfer functions, memory and sampling "
         "periods of every layer, of any kernel. The table has medians over the systems of a layer.",
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint")
+    parser.add_argument("run", help="a run directory, or a checkpoint, also one of state-spaces/s4")
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--length", type=int, default=1024, help="samples of the impulse response (default: 1024)")
     parser.add_argument("--out", type=Path, help="where the pages go (default: RUN-inspection)")
     options = parser.parse_args(arguments)
 
+    from hope_ssm.hosts import checkpoints
+    from hope_ssm.lens.inspection import inspect_kernels, kernels
+    from hope_ssm.lens.pages import table, write_pages
     from hope_ssm.workbench.evaluation import load
-    from hope_ssm.workbench.inspection import inspect_model
-    from hope_ssm.workbench.inspection_pages import table, write_pages
 
-    layers = inspect_model(load(options.run, options.checkpoint), options.length)
+    theirs = checkpoints.read(options.run)
+    found = kernels(load(options.run, options.checkpoint)) if theirs is None else checkpoints.kernels(theirs)
+    layers = inspect_kernels(found, options.length)
     out = options.out or Path(f"{options.run.rstrip('/').removesuffix('.ckpt')}-inspection")
     write_pages(layers, out, f"Inspection of {options.run}")
     rows = table(layers)

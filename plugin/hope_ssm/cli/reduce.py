@@ -6,9 +6,13 @@ import argparse
 import logging
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.workbench.evaluation import SPLITS
+
+if TYPE_CHECKING:
+    from hope_ssm.kernels.reduced import Reduction
 
 HEADINGS = ("layer", "states", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
 
@@ -20,11 +24,13 @@ def run(arguments: list[str]) -> int:
         description="Cut the kernels of a trained model down by balanced truncation. The certificate, twice the sum of "
         "the Hankel singular values left out, bounds the H∞ error of every system; the measured error is beside it.",
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint")
+    parser.add_argument("run", help="a run directory, or a checkpoint, also one of state-spaces/s4")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--tolerance", type=float, help="certificate allowed, over the largest singular value of a system")
     how.add_argument("--states", type=int, help="states of every system")
-    parser.add_argument("--out", type=Path, help="the new run directory (default: RUN-reduced)")
+    parser.add_argument(
+        "--out", type=Path, help="the new run directory, or checkpoint for the host (default: RUN-reduced)"
+    )
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
     options = parser.parse_args(arguments)
@@ -36,12 +42,51 @@ def run(arguments: list[str]) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
 
+    from hope_ssm.hosts import checkpoints
     from hope_ssm.workbench.reduction import reduce_run
 
-    out = options.out or Path(f"{options.run.rstrip('/').removesuffix('.ckpt')}-reduced")
+    name = f"{options.run.rstrip('/').removesuffix('.ckpt')}-reduced"
+    theirs = checkpoints.read(options.run)
+    if theirs is not None:
+        _reduce_checkpoint(theirs, options.out or Path(f"{name}.ckpt"), options.tolerance, options.states)
+        return 0
+    out = options.out or Path(name)
     done = reduce_run(options.run, out, options.tolerance, options.states, options.checkpoint, options.split)
+    _print(done.layers, done.metrics, done.microseconds)
+    print(f"{'run':<24} {done.path}")
+    return 0
+
+
+def _reduce_checkpoint(checkpoint: dict[str, Any], out: Path, tolerance: float | None, states: int | None) -> None:
+    """Reduce one of state-spaces/s4: metrics by the host, where it is; the time of the steps of the kernels alone."""
+    from hope_ssm.hosts import checkpoints, reduction
+    from hope_ssm.workbench.reduction import REPORT, report, step_microseconds
+    from hope_ssm.workbench.run_directory import write_json
+
+    before = checkpoints.kernels(checkpoint)
+    small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, states)
+    times = [step_microseconds(k.d_model, k.float(), after[name].float()) for name, k in before.items()]
+    microseconds = tuple(map(sum, zip(*times, strict=True)))
+    metrics = reduction.evaluate(checkpoint), reduction.evaluate(small)
+    known = None if None in metrics else metrics
+    write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, microseconds))
+    _print(layers, known, microseconds)
+    print(f"{'checkpoint':<24} {out}")
+    print(f"In the host: the same command line with {' '.join(reduction.overrides(checkpoint, small))}")
+    print(f"train.pretrained_model_path={out.resolve()}")
+    if known is None:
+        print(
+            "No metrics: start hope in the environment of state-spaces/s4 with STATE_SPACES_HOME set to its checkout."
+        )
+
+
+def _print(
+    layers: dict[str, Reduction],
+    metrics: tuple[dict[str, float], dict[str, float]] | None,
+    microseconds: tuple[float, ...] | None,
+) -> None:
     rows = [HEADINGS]
-    for name, layer in done.layers.items():
+    for name, layer in layers.items():
         low, middle, high = (int(layer.orders.double().quantile(q)) for q in (0, 0.5, 1))
         rows.append(
             (
@@ -57,10 +102,7 @@ def run(arguments: list[str]) -> int:
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     print("(orders: least … median … most of the layer's features; the last two columns: the worst of them)\n")
-    before, after = done.metrics
-    for name in sorted(before):
-        print(f"{name:<24} {before[name]:.4f} → {after[name]:.4f}")
-    if done.microseconds is not None:
-        print("{:<24} {:.0f} → {:.0f}".format("step, µs", *done.microseconds))
-    print(f"{'run':<24} {done.path}")
-    return 0
+    for name in sorted(metrics[0]) if metrics else ():
+        print(f"{name:<24} {metrics[0][name]:.4f} → {metrics[1][name]:.4f}")
+    if microseconds is not None:
+        print("{:<24} {:.0f} → {:.0f}".format("step, µs", *microseconds))

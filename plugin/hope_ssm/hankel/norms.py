@@ -17,7 +17,9 @@ class _Circle:
     """One system on the unit circle: gain |G(e^{iθ})| and phase φ(θ) of the all-pass filter with its poles."""
 
     def __init__(self, system: StateSpace) -> None:
-        A, B, C, self.D = (part.detach().cpu().numpy() for part in (system.A, system.B, system.C, system.D))
+        A, B, C, self.D = (
+            part.detach().resolve_conj().cpu().numpy() for part in (system.A, system.B, system.C, system.D)
+        )
         self.triangle, basis = scipy.linalg.schur(A, output="complex")
         self.poles, self.B, self.C = np.diag(self.triangle), basis.conj().T @ B, C @ basis
         radius = np.abs(self.poles).max(initial=0.0)
@@ -42,6 +44,15 @@ class _Circle:
         for pole in self.poles:
             phase += angle + 2 * np.angle(1 - pole * turned)
         return phase
+
+
+class _Resolvent(_Circle):
+    """(e^{iθ} - A)⁻¹ on the unit circle: as gain its spectral norm."""
+
+    def gain(self, angle: np.ndarray) -> np.ndarray:
+        """1 / σ_min(e^{iθ} - A).  Args: (K,).  Returns: (K,)."""
+        shifted = np.exp(1j * angle)[:, None, None] * np.eye(len(self.poles)) - self.triangle
+        return 1 / np.linalg.svd(shifted, compute_uv=False)[:, -1]
 
 
 def _norm(circle: _Circle, tolerance: float, last: float) -> float:
@@ -84,11 +95,28 @@ def h_infinity_norm(system: StateSpace, tolerance: float = 1e-6) -> Tensor:
     Source: Borwein, Erdélyi, "Sharp extensions of Bernstein's inequality to rational spaces", Mathematika 1996.
     """
     tolerance = check_positive_number("tolerance", tolerance)
-    batch = system.A.shape[:-2]
-    last = 2 * np.pi if system.A.is_complex() else np.pi  # a real system is symmetric
     flat = StateSpace(
         system.A.reshape(-1, *system.A.shape[-2:]), system.B.reshape(-1, system.B.shape[-1]),
         system.C.reshape(-1, *system.C.shape[-2:]), system.D.reshape(-1, system.D.shape[-1]),
     )  # fmt: skip
-    norms = [_norm(_Circle(flat[i]), tolerance, last) for i in range(len(flat.A))]
-    return torch.tensor(norms, dtype=torch.float64).reshape(batch)
+    norms = [_norm(_Circle(flat[i]), tolerance, _last_angle(system.A)) for i in range(len(flat.A))]
+    return torch.tensor(norms, dtype=torch.float64).reshape(system.A.shape[:-2])
+
+
+def resolvent_norm(A: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """‖(z - A)⁻¹‖_∞ = max_θ 1/σ_min(e^{iθ} - A): 1 over the distance of A to the nearest matrix that is not stable.
+
+    Args: A: stable, (..., n, n) float64 or complex128; tolerance: as of ``h_infinity_norm``, whose proof holds here.
+    Returns: (...) float64.
+    """
+    tolerance = check_positive_number("tolerance", tolerance)
+    norms = []
+    for matrix in A.reshape(-1, *A.shape[-2:]):
+        none = torch.zeros_like(matrix[0])
+        norms.append(_norm(_Resolvent(StateSpace(matrix, none, none[None], none[:1])), tolerance, _last_angle(A)))
+    return torch.tensor(norms, dtype=torch.float64).reshape(A.shape[:-2])
+
+
+def _last_angle(A: Tensor) -> float:
+    """2π, or π for a real system, which is symmetric."""
+    return 2 * np.pi if A.is_complex() else np.pi

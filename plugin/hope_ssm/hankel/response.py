@@ -28,6 +28,16 @@ def numerical_rank(singular_values: Tensor, epsilon: float) -> Tensor:
     return (singular_values > check_positive_number("epsilon", epsilon) * singular_values[..., :1]).sum(-1)
 
 
+def effective_rank(singular_values: Tensor) -> Tensor:
+    """exp(-Σ_k p_k log p_k) with p_k = σ_k / Σ σ: from 1, one σ alone, to n, all equal; smooth where σ > 0.
+
+    Args: (..., n), not all 0.  Returns: (...).
+
+    Source: Roy, Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
+    """
+    return torch.special.entr(singular_values / singular_values.sum(-1, keepdim=True)).sum(-1).exp()
+
+
 def memory_length(response: Tensor, energy: float = 0.99) -> Tensor:
     """The least t with Σ_{1≤s≤t} k_s² ≥ ``energy`` · Σ_{s≥1} k_s²: steps that hold most of what is remembered.
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hope_ssm.checks import check_choice
+
 _logger = logging.getLogger("hope_ssm")
 
 HOME = "STATE_SPACES_HOME"
@@ -77,6 +79,22 @@ def register_kernels(module: ModuleType) -> None:
     _add(module.registry, registry.names())
 
 
+def host_registry(name: str) -> type:
+    """Return the class of the host's kernel called ``name``, with ours among them.
+
+    Raises: ImportError: no host.  ValueError: no such kernel.
+    """
+    try:
+        register()
+    except ImportError:
+        raise ImportError(
+            f"the kernel {name!r} of this checkpoint needs state-spaces/s4 itself; no checkout was found. "
+            f"Start in it, or set {HOME} to it."
+        ) from None
+    table = importlib.import_module("src.models.sequence.kernels").registry
+    return table[check_choice("the kernel of the checkpoint", name, table)]
+
+
 def register_datasets(module: ModuleType) -> None:
     """Add the classes of ``state_spaces_data`` to the data sets of the host's ``src.dataloaders``."""
     table = module.SequenceDataset.registry
@@ -97,13 +115,24 @@ def register_decoders(module: ModuleType) -> None:
     _add(module.dataset_attrs, {"tail_pool": ["d_output"]})
 
 
+def register_callbacks(module: ModuleType) -> None:
+    """Add ``CALLBACKS`` to those of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
+    _add(module.callbacks, CALLBACKS)
+
+
 def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
     for name, entry in entries.items():
         table.setdefault(name, entry)
 
 
+CALLBACKS = {
+    "hankel": "hope_ssm.lens.callback.HankelLens",
+    "effective_rank": "hope_ssm.lens.regularizer.EffectiveRank",
+}
+
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "src.models.sequence.kernels": register_kernels,
     "src.dataloaders": register_datasets,
     "src.tasks.decoders": register_decoders,
+    "src.utils.registry": register_callbacks,
 }

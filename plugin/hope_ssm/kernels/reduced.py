@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.hankel import (
@@ -89,8 +91,8 @@ class ReducedKernel(S4DKernel):
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         kernel, response = super().forward(L, rate, state)
-        before = torch.nn.functional.pad(kernel[..., :-1], (1, 0))
-        impulse = torch.nn.functional.pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
+        before = pad(kernel[..., :-1], (1, 0))
+        impulse = pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
         kernel = (kernel + before) / 2 + impulse
         if response is None:
             return kernel, None
@@ -121,6 +123,13 @@ class ReducedKernel(S4DKernel):
         raw = TRANSFORMS[self.dt_transform][1](sampling_period.double())
         self.raw_sampling_period[feature] = raw.to(self.raw_sampling_period.dtype)
 
+    def padded(self, modes: int) -> dict[str, Tensor]:
+        """Return the parameters of a kernel with ``modes`` modes a feature, as many or more, the new ones silent."""
+        more = modes - self.n // 2
+        state = dict(self.state_dict())
+        state |= {name: pad(state[name], (0, more)) for name in ("A_real", "A_imag")}
+        return state | {name: pad(state[name], (0, 0, 0, more)) for name in ("B", "C")}
+
     @torch.no_grad()
     def state_space(self, feature: int, period: Tensor | float) -> StateSpace:
         """(A, B, C, D) of one feature, with all n modes, at a sampling period; from the parameters as they are."""
@@ -131,6 +140,17 @@ class ReducedKernel(S4DKernel):
         D = self.feedthrough[:, feature].double() + (C * B).sum(-1).real
         C = C * (1 + A) / 2
         return StateSpace.from_modes(*(torch.cat([part, part.conj()], dim=-1) for part in (A, B, C)), D)
+
+
+def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
+    """Return a layer's options with the kernel ``reduced`` in place of another, without what only the latter takes."""
+    theirs, ours = (set(inspect.signature(cls).parameters) for cls in (kernel, ReducedKernel))
+    kept = {key: value for key, value in layer.items() if key not in (theirs - ours) | {"kernel", "init", "measure"}}
+    keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
+    for option in ("lr", "wd"):
+        if isinstance(kept.get(option), Mapping):
+            kept[option] = {key: value for key, value in kept[option].items() if key in keys}
+    return {**kept, "mode": "reduced", "d_state": d_state, "n_ssm": None}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hope_ssm.hankel import StateSpace
 from hope_ssm.kernels.hope import HopeKernel
+from hope_ssm.kernels.s4d import S4DKernel
+
+
+def duplicate(kernel: nn.Module) -> nn.Module:
+    """Return a copy to analyse, on the CPU and without gradients.
+
+    Whatever tensors a kernel keeps beside its parameters: those of state-spaces/s4 may be in a graph, which torch
+    refuses to copy.
+    """
+    memo: dict[int, Any] = {}
+    for module in kernel.modules():
+        for held in vars(module).values():
+            for value in held.values() if isinstance(held, dict) else (held,):
+                if isinstance(value, Tensor):
+                    kept = value.data.cpu().clone()
+                    memo[id(value)] = nn.Parameter(kept, False) if isinstance(value, nn.Parameter) else kept
+    return copy.deepcopy(kernel, memo)
 
 
 @torch.no_grad()
@@ -21,7 +39,7 @@ def stepped_system(kernel: nn.Module) -> StateSpace:
     Args: kernel: with C channels and H features.
     Returns: A (H, n, n), B (H, n), C (H, C, n), D (H, C).
     """
-    kernel = copy.deepcopy(kernel).double()
+    kernel = duplicate(kernel).double()
     kernel._setup_step()
     shape = kernel.default_state(1).shape[1:]
     per_feature = kernel.default_state(1)[0, 0].numel() * (2 if kernel.default_state(1).is_complex() else 1)
@@ -59,4 +77,20 @@ def system(kernel: nn.Module) -> tuple[StateSpace, Tensor, Tensor]:
     if isinstance(kernel, HopeKernel):
         h = kernel.markov_parameters.detach().double().cpu().transpose(0, 1)
         return StateSpace.from_markov_parameters(h), torch.ones_like(period), period
-    return stepped_system(copy.deepcopy(kernel).cpu()), period, period
+    return stepped_system(kernel), period, period
+
+
+@torch.no_grad()
+def modes(kernel: S4DKernel, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """G(z) = Σ_j C_j B_j / (z - λ_j) as S4D steps, but for one delay less: λ, B, C (C, F, n) complex, with conjugates.
+
+    (S4D answers after its update, k_t = C Aᵗ B for t ≥ 0: its Hankel operator begins with k_1 = (C A) B.)
+
+    Args: kernel: with C channels; features: indices (F,).
+    """
+    transition, B = kernel.discretized()
+    poles = torch.complex(transition.real, transition.imaginary)[features].cpu()
+    B = torch.complex(*B[features].chunk(2, dim=-1)).cpu()
+    C = torch.view_as_complex(kernel.C[:, features].double().contiguous()).cpu() * poles
+    whole = (torch.cat([part, part.conj()], dim=-1) for part in (poles.expand_as(C), B.expand_as(C), C))
+    return tuple(whole)

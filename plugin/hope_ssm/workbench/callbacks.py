@@ -18,7 +18,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from hope_ssm.checks import check_choice, log_once
-from hope_ssm.workbench.hankel_lens import HankelLens
+from hope_ssm.lens.callback import HankelLens
+from hope_ssm.lens.regularizer import EffectiveRank
 from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
@@ -113,7 +114,12 @@ def averaging(decay: Any) -> list[Callback]:
     return [lightning.EMAWeightAveraging(decay=decay)]
 
 
-CALLBACKS = {"early_stopping": lightning.EarlyStopping, "timer": lightning.Timer, "hankel": HankelLens}
+CALLBACKS = {
+    "early_stopping": lightning.EarlyStopping,
+    "timer": lightning.Timer,
+    "hankel": HankelLens,
+    "effective_rank": EffectiveRank,
+}
 
 
 def named_callbacks(config: Mapping[str, Any] | None, train: Mapping[str, Any]) -> list[Callback]:

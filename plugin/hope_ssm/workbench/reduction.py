@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import statistics
 import time
@@ -12,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hope_ssm.kernels.reduced import ReducedKernel, Reduction, reduce_kernel
-from hope_ssm.workbench.convolution import FFTConvolution
+from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
+from hope_ssm.lens.inspection import kernels
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
-from hope_ssm.workbench.inspection import convolutions
-from hope_ssm.workbench.layers import S4Block
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
-from hope_ssm.workbench.task import SequenceTask
 
 REPORT = "reduction.json"
 
@@ -39,41 +35,16 @@ class ReducedRun:
     microseconds: tuple[float, float] | None
 
 
-def _options(owner: Any) -> set[str]:
-    return {key for key, p in inspect.signature(owner).parameters.items() if p.kind is not p.VAR_KEYWORD}
-
-
-def reduced_layer(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
-    """Return a layer's configuration with the kernel ``reduced`` for ``kernel``, without the latter's own options."""
-    theirs = _options(kernel) - _options(S4Block) - _options(FFTConvolution) - _options(ReducedKernel)
-    kept = {key: value for key, value in layer.items() if key not in theirs | {"kernel", "init", "measure"}}
-    keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
-    for option in ("lr", "wd"):
-        if isinstance(kept.get(option), Mapping):
-            kept[option] = {key: value for key, value in kept[option].items() if key in keys}
-    return {**kept, "mode": "reduced", "d_state": d_state, "n_ssm": None}
-
-
-def _padded(kernel: ReducedKernel, modes: int) -> dict[str, Tensor]:
-    """The parameters with as many modes as another kernel has: the new ones are silent."""
-    state = dict(kernel.state_dict())
-    for name in ("A_real", "A_imag"):
-        state[name] = nn.functional.pad(state[name], (0, modes - state[name].shape[-1]))
-    for name in ("B", "C"):
-        state[name] = nn.functional.pad(state[name], (0, 0, 0, modes - state[name].shape[-2]))
-    return state
-
-
 @torch.no_grad()
-def step_microseconds(*tasks: SequenceTask, repeats: int = 200) -> tuple[float, ...]:
-    """Return the median time of a step of each backbone, batch 1, in turns, so that all meet the same machine."""
-    times: list[list[float]] = [[] for _ in tasks]
-    states = [task.default_state(1) for task in tasks]
-    u = torch.randn(1, tasks[0].model.d_model)
+def step_microseconds(features: int, *models: nn.Module, repeats: int = 200) -> tuple[float, ...]:
+    """Return the median time of a step of each model or kernel, batch 1, in turns, on one and the same machine."""
+    times: list[list[float]] = [[] for _ in models]
+    states = [model.default_state(1) for model in models]
+    u = torch.randn(1, features)
     for _ in range(repeats):
-        for place, task in enumerate(tasks):
+        for place, model in enumerate(models):
             start = time.perf_counter()
-            _, states[place] = task.model.step(u, states[place])
+            _, states[place] = model.step(u, states[place])
             times[place].append(1e6 * (time.perf_counter() - start))
     return tuple(statistics.median(of_one[repeats // 10 :]) for of_one in times)
 
@@ -105,18 +76,18 @@ def reduce_run(
         raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
     saved, task = read_checkpoint(path, "RUN"), load(path)
     config = saved["hyper_parameters"]["config"]
-    found = convolutions(task)
-    made = {name: reduce_kernel(module.kernel, tolerance, states) for name, module in found.items()}
+    found = kernels(task)
+    made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
     modes = max(kernel.n for kernel, _ in made.values()) // 2
-    kernel = type(next(iter(found.values())).kernel)
+    kernel = type(next(iter(found.values())))
     config = {
         **config,
-        "model": {**config["model"], "layer": reduced_layer(config["model"]["layer"], kernel, 2 * modes)},
+        "model": {**config["model"], "layer": reduced_options(config["model"]["layer"], kernel, 2 * modes)},
     }
 
     weights = {key: value for key, value in saved["state_dict"].items() if ".kernel." not in key}
     for name, (reduced, _) in made.items():
-        weights |= {f"{name}.kernel.{key}": value for key, value in _padded(reduced, modes).items()}
+        weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(modes).items()}
     new.begin(config, reduced_from=str(path))
     (new.path / BEST).parent.mkdir(exist_ok=True)
     known = {**saved["hyper_parameters"], "config": config}
@@ -125,28 +96,37 @@ def reduce_run(
         {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
     )
     metrics = evaluate(path, split=split), evaluate(new.path, split=split)
-    recurrent = not any(module.bidirectional for module in found.values()) and not any(
+    recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
         block.obstacle for block in task.model.layers
     )
-    times = step_microseconds(task, load(new.path)) if recurrent else None
+    times = step_microseconds(task.model.d_model, task.model, load(new.path).model) if recurrent else None
     layers = {name: reduction for name, (_, reduction) in made.items()}
     done = ReducedRun(new.path, layers, metrics, times)
     write_json(new.path / RESULTS, metrics[1])
-    write_json(new.path / REPORT, _report(done))
+    write_json(new.path / REPORT, report(done.layers, metrics, times))
     new.end("finished")
     return done
 
 
-def _report(done: ReducedRun) -> dict[str, Any]:
-    layers = {
-        name: {
-            "states": layer.states, "orders": layer.orders.tolist(), "largest_singular_value": layer.largest.tolist(),
-            "certificate": layer.certificate.tolist(), "h_infinity_error": layer.measured.tolist(),
-        }
-        for name, layer in done.layers.items()
-    }  # fmt: skip
+def report(
+    layers: Mapping[str, Reduction],
+    metrics: tuple[Mapping[str, float], Mapping[str, float]] | None,
+    microseconds: tuple[float, float] | None,
+) -> dict[str, Any]:
+    """Return what became of every system, and metrics and times before and after, for a JSON file."""
     names = ("before", "after")
-    report: dict[str, Any] = {"layers": layers, "metrics": dict(zip(names, done.metrics, strict=True))}
-    if done.microseconds is not None:
-        report["step_microseconds"] = dict(zip(names, done.microseconds, strict=True))
-    return report
+    found: dict[str, Any] = {
+        "layers": {
+            name: {
+                "states": layer.states, "orders": layer.orders.tolist(),
+                "largest_singular_value": layer.largest.tolist(), "certificate": layer.certificate.tolist(),
+                "h_infinity_error": layer.measured.tolist(),
+            }
+            for name, layer in layers.items()
+        }
+    }  # fmt: skip
+    if metrics is not None:
+        found["metrics"] = dict(zip(names, metrics, strict=True))
+    if microseconds is not None:
+        found["step_microseconds"] = dict(zip(names, microseconds, strict=True))
+    return found

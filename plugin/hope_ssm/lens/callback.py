@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +11,8 @@ from torch import nn
 
 from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.hankel import memory_length, numerical_rank
-from hope_ssm.workbench.inspection import convolutions, kernel_singular_values
+from hope_ssm.kernels.systems import duplicate
+from hope_ssm.lens.inspection import kernel_singular_values, kernels
 
 
 class HankelLens(Callback):
@@ -37,8 +37,8 @@ class HankelLens(Callback):
     def look(self, model: nn.Module) -> dict[str, float]:
         """Return the values of all layers by name; the model stays as it is."""
         values = {}
-        for name, layer in convolutions(model).items():
-            kernel = copy.deepcopy(layer.kernel).cpu()
+        for name, kernel in kernels(model).items():
+            kernel = duplicate(kernel)
             response = kernel(L=self.length)[0]
             features = response.shape[1]
             index = torch.linspace(0, features - 1, min(self.features, features)).round().long()

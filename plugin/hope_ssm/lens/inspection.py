@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.hankel import (
     StateSpace,
+    diagonal_singular_values,
     hankel_singular_values,
     memory_length,
     numerical_rank,
@@ -18,24 +22,33 @@ from hope_ssm.hankel import (
     state_space_singular_values,
 )
 from hope_ssm.kernels.hope import HopeKernel
-from hope_ssm.kernels.systems import stepped_system
-from hope_ssm.workbench.convolution import FFTConvolution
+from hope_ssm.kernels.s4d import S4DKernel
+from hope_ssm.kernels.systems import modes, stepped_system
 
 EPSILONS = (1e-1, 1e-2, 1e-3, 1e-6)
 SAMPLES = 256  # of an impulse response, for the singular values of a kernel without steps
 
 
-def convolutions(model: nn.Module) -> dict[str, FFTConvolution]:
-    """Return the convolution layers of a model by their names in it."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, FFTConvolution)}
+def kernels(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolution kernels of a model by the names of their layers, in the workbench and in state-spaces/s4.
+
+    A kernel is what a layer calls ``kernel``, or has in a list of that name, and calls with ``L``.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        layer = re.fullmatch(r"(?:(.*)\.)?kernel(\.\d+)?", name)
+        if layer and "L" in inspect.signature(module.forward).parameters:
+            found[(layer[1] or "") + (layer[2] or "")] = module
+    return found
 
 
 @torch.no_grad()
 def kernel_singular_values(kernel: nn.Module, response: Tensor, features: Tensor) -> tuple[Tensor, Tensor, str]:
     """σ (C, F, n) of some features of any kernel, a bound of their error (C, F), and how they were found.
 
-    Of hope exactly from h, at every Δt; of other recurrent kernels from the Gramians of their steps; of kernels without
-    steps from the first samples of the response, with the sum of the moduli of the rest as the bound.
+    Of hope exactly from h, at every Δt; of S4D from its modes; of other recurrent kernels from the Gramians of their
+    steps; of kernels without steps from the first samples of the response, with the sum of the moduli of the rest as
+    the bound.
 
     Args: kernel; response: (C, H, L), for the last of these; features: indices (F,).
     """
@@ -43,6 +56,9 @@ def kernel_singular_values(kernel: nn.Module, response: Tensor, features: Tensor
     exact = response.new_zeros(response.shape[:-1])
     if isinstance(kernel, HopeKernel) and not kernel.noncausal:
         return hankel_singular_values(kernel.markov_parameters[:, features].double()), exact, "Markov parameters"
+    if type(kernel) is S4DKernel:
+        poles, B, C = modes(kernel, features)
+        return diagonal_singular_values(poles, B, C), exact, "modes"
     try:
         full = stepped_system(kernel)[features]
     except (NotImplementedError, AttributeError):  # no recurrent mode
@@ -102,9 +118,8 @@ def view(kernel: nn.Module, length: int = 1024) -> LayerView:
     return LayerView(name, method, values, error, response, gains, memory_length(response), dt, windows)
 
 
-def inspect_model(model: nn.Module, length: int = 1024) -> dict[str, LayerView]:
-    """Return the view of every convolution layer; raise ``ValueError`` if the model has none."""
-    found = convolutions(model)
+def inspect_kernels(found: Mapping[str, nn.Module], length: int = 1024) -> dict[str, LayerView]:
+    """Return the view of every kernel by its name; raise ``ValueError`` if there is none."""
     if not found:
-        raise ValueError(f"the model must have a layer with a kernel; {type(model).__name__} has none.")
-    return {name: view(module.kernel, length) for name, module in found.items()}
+        raise ValueError("the model must have a layer with a kernel; it has none.")
+    return {name: view(kernel, length) for name, kernel in found.items()}

@@ -1,0 +1,89 @@
+"""A checkpoint of state-spaces/s4 cut down to fewer states: another one, with the kernel ``reduced``."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from hope_ssm.hosts.checkpoints import is_layer, layer_options
+from hope_ssm.hosts.state_spaces import register
+from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
+
+
+def _with_reduced(node: Any, kernel: type, d_state: int) -> Any:
+    """A nested configuration in which every layer with a kernel has the reduced one."""
+    if isinstance(node, dict):
+        node = {key: _with_reduced(child, kernel, d_state) for key, child in node.items()}
+        return reduced_options(node, kernel, d_state) if is_layer(node) else node
+    return [_with_reduced(child, kernel, d_state) for child in node] if isinstance(node, list) else node
+
+
+def reduce_checkpoint(
+    checkpoint: Mapping[str, Any],
+    kernels: Mapping[str, nn.Module],
+    out: str | os.PathLike,
+    tolerance: float | None = None,
+    states: int | None = None,
+) -> tuple[dict[str, Any], dict[str, nn.Module], dict[str, Reduction]]:
+    """Write a checkpoint for the host with every kernel reduced; return it, the kernels, and how good they are.
+
+    Args:
+        checkpoint: of the host; kernels: its own, see ``checkpoints.kernels``.
+        out: the new file, for ``train.pretrained_model_path`` under the same overrides with those of ``overrides``.
+        tolerance, states: see :func:`hope_ssm.kernels.reduced.reduce_kernel`; the same for all layers.
+
+    Raises: FileExistsError: ``out`` is there.  NotImplementedError: a kernel without a recurrent mode.
+    """
+    if os.path.exists(out):
+        raise FileExistsError(f"out must be a new file; {str(out)!r} is there. Name another.")
+    made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in kernels.items()}
+    modes = max(kernel.n for kernel, _ in made.values()) // 2
+    weights = {key: value for key, value in checkpoint["state_dict"].items() if ".kernel." not in key}
+    for name, (kernel, _) in made.items():
+        weights |= {f"{name}.kernel.{key}": value.float() for key, value in kernel.padded(modes).items()}
+    config = copy.deepcopy(checkpoint["hyper_parameters"])
+    kind = type(next(iter(kernels.values())))
+    with open_dict(config):
+        config["model"] = OmegaConf.create(_with_reduced(OmegaConf.to_container(config["model"]), kind, 2 * modes))
+    training = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+    kept = {key: value for key, value in checkpoint.items() if key not in training}
+    reduced = {**kept, "state_dict": weights, "hyper_parameters": config}
+    torch.save(reduced, out)
+    return reduced, {n: k for n, (k, _) in made.items()}, {n: r for n, (_, r) in made.items()}
+
+
+def overrides(checkpoint: Mapping[str, Any], reduced: Mapping[str, Any]) -> list[str]:
+    """Return what the command line that trained ``checkpoint`` must add to build the model of ``reduced``."""
+    before, after = (layer_options(each["hyper_parameters"]) for each in (checkpoint, reduced))
+    dropped = [key for key in before if key not in {*after, "init", "measure", "kernel"}]
+    options = {"mode": "reduced", "d_state": after["d_state"], "n_ssm": "null", "init": "null"}
+    return [f"model.layer.{key}={value}" for key, value in options.items()] + [f"~model.layer.{k}" for k in dropped]
+
+
+def evaluate(checkpoint: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the metrics of a checkpoint on the data sets of the host's validation, or None where the host is not."""
+    try:
+        register()
+        host = importlib.import_module("train")
+    except ImportError:
+        return None
+    config: DictConfig = copy.deepcopy(checkpoint["hyper_parameters"])
+    with open_dict(config):
+        config["train"]["ema"] = 0.0
+        config["callbacks"], config["wandb"] = {}, None
+    module = host.SequenceLightningModule(config)
+    module.load_state_dict(checkpoint["state_dict"])
+    limits = {key: config["trainer"][key] for key in ("limit_val_batches",) if key in config["trainer"]}
+    trainer = pl.Trainer(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, devices=1,
+        **limits,
+    )  # fmt: skip
+    return {name: value for found in trainer.validate(module, verbose=False) for name, value in found.items()}
