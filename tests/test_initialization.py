@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hope_ssm import hankel_singular_values, initialization
+from hope_ssm import HopeKernel, checks, hankel_singular_values, initialization
 
 
 @pytest.mark.parametrize("init", sorted({*initialization.MARKOV_PARAMETERS} - {"delay"}))
@@ -86,3 +86,32 @@ def test_deterministic_sampling_periods():
 def test_a_single_period_may_be_asked_for(deterministic):
     dt = initialization.sampling_periods(4, 0.1, 0.1, deterministic=deterministic)
     torch.testing.assert_close(dt, torch.full((4,), 0.1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("n", "horizon"), [(64, 128), (64, 512), (16, 100_000), (1, 3)])
+def test_windows_suit_the_horizon(n, horizon):
+    """n/Δt goes from half the horizon to 16 horizons."""
+    dt_min, dt_max = initialization.window_periods(n, horizon)
+    assert n / dt_min == pytest.approx(16 * horizon)
+    assert n / dt_max == pytest.approx(horizon / 2)
+
+
+def test_a_horizon_beyond_the_range_of_sampling_periods_is_cut():
+    assert initialization.window_periods(1, 10**9)[0] == checks.SAMPLING_PERIODS[0]
+    with pytest.raises(ValueError, match="horizon"):
+        initialization.window_periods(64, 0)
+
+
+def test_numbers_come_before_the_horizon():
+    def periods(**options):
+        return HopeKernel(d_model=256, d_state=64, **options).sampling_period
+
+    by_horizon = periods(horizon=512)
+    assert 64 / 512 / 16 * 0.999 <= by_horizon.min() < 0.01
+    assert 0.2 < by_horizon.max() <= 64 / 256 * 1.001
+    given = periods(dt_min=0.1, dt_max=0.1, horizon=512)
+    torch.testing.assert_close(given, torch.full((256,), 0.1))
+    half = periods(dt_max=0.02, horizon=512)
+    assert half.max() <= 0.02 * 1.001
+    assert 0.01 * 0.999 <= periods().min()
+    assert periods().max() <= 0.3 * 1.001

@@ -60,7 +60,7 @@ def rows() -> list[Row]:
     return [
         Row("hope", "0.1 fixed", ["kernel=hope", *FIXED]),
         Row("s4d", "0.1 fixed", ["kernel=s4d", *FIXED]),
-        Row("hope", "0.01–0.3 trained", ["kernel=hope"]),
+        Row("hope", "0.016–0.5 trained", ["kernel=hope"]),
         Row("s4d", "0.001–0.1 trained", ["kernel=s4d"]),
     ]
 
