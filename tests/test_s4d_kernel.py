@@ -48,6 +48,29 @@ def test_legs(n):
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_random_poles(n):
+    """Within their ranges, with the medians of their distributions, new with every draw and repeatable by the seed."""
+    many = {init: np.stack([poles(d_state=n, init=init) for _ in range(400)]) for init in ("diag-rand", "diag-uniform")}
+    for drawn in many.values():
+        assert len(np.unique(drawn, axis=0)) == 400
+    rand, uniform = many.values()
+    np.testing.assert_allclose(rand.real, -0.5, rtol=1e-6)
+    log = np.log(rand.imag)
+    error = 5 / np.sqrt(log.size)  # five standard errors
+    assert abs(log.mean()) < error
+    assert abs(log.std() - 1) < error
+    decay = np.log(-uniform.real) / np.log(n)
+    frequency = uniform.imag / (np.pi * n / 2)
+    for unit in ((decay + 1) / 2, frequency):
+        assert 0 <= unit.min() <= unit.max() <= 1 + 1e-6
+        assert abs(unit.mean() - 0.5) < error
+    torch.manual_seed(3)
+    first = poles(d_state=n, init="diag-rand")
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(first, poles(d_state=n, init="diag-rand"))
+
+
 @pytest.mark.parametrize(
     ("short", "full"), [("lin", "diag-lin"), ("inv", "diag-inv"), ("legs", "diag-legs"), (None, "diag-lin")]
 )
@@ -56,7 +79,7 @@ def test_short_names(short, full):
 
 
 @pytest.mark.parametrize("disc", ["zoh", "bilinear"])
-@pytest.mark.parametrize("init", ["diag-lin", "diag-inv", "diag-legs"])
+@pytest.mark.parametrize("init", ["diag-lin", "diag-inv", "diag-legs", "diag-uniform"])
 @pytest.mark.parametrize("n_ssm", [1, 2, 4])
 def test_values(disc, init, n_ssm, rng):
     """C̄ Āᵗ B̄ with n real states, discretized by a dense matrix exponential or by the dense bilinear rule."""

@@ -79,3 +79,12 @@ def test_the_host_s_own_kernel_in_its_place(host, tmp_path, place, experiment):
     root, site = place
     options = [f"experiment=hope/{experiment}", "kernel=s4d", *SMALL[experiment], "+trainer.fast_dev_run=true"]
     host.train(tmp_path, *options, "+model.layer.backend=naive", path=(site,), DATA_PATH=str(root))
+
+
+def test_variants_and_ablations(host, tmp_path, place):
+    root, site = place
+    common = ["+trainer.fast_dev_run=true", "dataset.pool=4"]
+    variant = ["experiment=hope/experiment-1", "variant=s4d-legs", "+model.layer.backend=naive"]
+    ablation = ["experiment=hope/noisy-mnist-small", "+ablation=learning-rate"]
+    for number, options in enumerate((variant, ablation)):
+        host.train(tmp_path / str(number), *options, *common, path=(site,), DATA_PATH=str(root))

@@ -12,7 +12,13 @@ from hope_ssm.workbench.resuming import differences
 from hope_ssm.workbench.training import build, train
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment" / "hope").glob("*.yaml"))
+
+
+def names(group):
+    return sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
+
+
+EXPERIMENTS = names("experiment/hope")
 
 # arXiv 2405.13975 and its public code: layers, features, n, norm, prenorm, learning rates of all, h and Δt (None: as
 # all), range of Δt, batch size, weight decay, steps of warm-up and of the schedule, epochs
@@ -63,7 +69,7 @@ def test_the_published_settings(task):
     assert layer["bidirectional"]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "experiment-1"])  # it has variants
 @pytest.mark.parametrize("kernel", ["s4", "s4d", "conv"])
 def test_another_kernel_changes_the_kernel_alone(experiment, kernel):
     ours, other = (
@@ -84,6 +90,7 @@ def test_a_dry_run(experiment, kernel, data, tmp_path):
     tiny = ["model.n_layers=1", "model.d_model=8", "model.layer.d_state=8", "loader.batch_size=4"]
     tiny += ["trainer.accelerator=cpu", "+trainer.fast_dev_run=true", "+trainer.enable_progress_bar=false"]
     config = compose([f"experiment=hope/{experiment}", f"kernel={kernel}", *data(experiment), *tiny])
+    assert config["model"]["layer"]["mode"] == kernel
     metrics = train(config, tmp_path / "run", callbacks=[]).metrics
     assert math.isfinite(metrics["train/loss"])
 
@@ -133,3 +140,50 @@ def test_a_misspelt_key_in_a_file_is_named(line, tmp_path, monkeypatch):
 def test_a_kernel_without_the_option_says_which_it_has():
     with pytest.raises(TypeError, match=r"no option 'truncation'.* valid are .*"):
         build(compose(["experiment=hope/noisy-digits", "kernel=s4d", "+model.layer.truncation=none"]))
+
+
+ABLATIONS = {
+    "exact": {"truncation": "exact"},
+    "wrapped": {"truncation": "none"},
+    "complex": {"truncation": "none", "coefficients": "complex_noncausal"},
+    "learning-rate": {"lr.C": 0.001},
+    "frozen-period": {"lr.dt": 0},
+    "uniform": {"init": "uniform"},
+    "flat-spectrum": {"init": "flat_spectrum"},
+}
+
+
+def test_every_ablation_is_known():
+    assert set(names("ablation")) == set(ABLATIONS)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_changes_what_it_says_and_trains(ablation, tmp_path):
+    base = ["experiment=hope/ablation", "model.n_layers=1", "model.d_model=4", "dataset.l_noise=20"]
+    base += ["trainer.accelerator=cpu", "+trainer.fast_dev_run=true"]
+    config = compose([*base, f"+ablation={ablation}"])
+    found = differences(compose(base), config)
+    wanted = {f"model.layer.{key}": value for key, value in ABLATIONS[ablation].items()}
+    assert {key: now for key, (_, now) in found.items()} == wanted
+    assert math.isfinite(train(config, tmp_path / "run", callbacks=[]).metrics["train/loss"])
+
+
+def test_an_ablation_of_another_kernel_is_refused():
+    with pytest.raises(TypeError, match=r"the (layer|s4d kernel) has no option 'truncation'"):
+        build(compose(["experiment=hope/ablation", "+ablation=wrapped", "kernel=s4d"]))
+
+
+@pytest.mark.parametrize("variant", names("variant"))
+def test_a_variant_of_experiment_1(variant, tmp_path):
+    base = ["experiment=hope/experiment-1", "model.n_layers=1", "model.d_model=4", "dataset.pool=4"]
+    base += ["trainer.accelerator=cpu", "+trainer.fast_dev_run=true"]
+    config = compose([*base, f"variant={variant}"])
+    kernel, *rest = variant.split("-")
+    layer = config["model"]["layer"]
+    assert layer["mode"] == kernel
+    assert layer["lr"]["dt"] == 0.001
+    if kernel == "s4d":
+        assert layer["init"] == f"diag-{rest[0]}"
+        assert [layer["lr"][key] for key in "AB"] == [None if rest[1:] == ["equal"] else pytest.approx(0.001)] * 2
+    assert math.isfinite(train(config, tmp_path / "run", callbacks=[]).metrics["train/loss"])
+    assert compose([*base, f"+variant={variant}"]) == config

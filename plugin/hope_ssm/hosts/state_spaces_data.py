@@ -94,11 +94,12 @@ class SmallMNIST(CheckedOptions, SequenceDataset):
     @property
     def init_defaults(self) -> dict[str, Any]:
         """Return the options with their defaults."""
-        return {"permute": None, "test_split": 0.2, "val_split": 0.1, "seed": 42}
+        return {"pool": 1, "permute": None, "test_split": 0.2, "val_split": 0.1, "seed": 42}
 
     def setup(self) -> None:
         """Make the three sets."""
-        options = {"permute": self.permute, "test_split": self.test_split, "val_split": self.val_split}
+        options = {"pool": self.pool, "permute": self.permute}
+        options |= {"test_split": self.test_split, "val_split": self.val_split}
         for name, part in sequential_mnist(self.seed, **options).items():
             setattr(self, f"dataset_{name}", part)
 

@@ -38,7 +38,21 @@ def _fourier(n: int) -> np.ndarray:
     return -0.5 + 2j * math.pi * np.arange(n // 2)
 
 
-INITS = {"diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs, "diag-fourier": _fourier}
+def _rand(n: int) -> np.ndarray:
+    """-1/2 + i e^g, g normal: random frequencies, as state-spaces/s4 has them by this name."""
+    return -0.5 + 1j * torch.randn(n // 2, dtype=torch.float64).exp().numpy()
+
+
+def _uniform(n: int) -> np.ndarray:
+    """-r + iω, log r uniform on ± log n and ω uniform from 0 to πn/2, where the frequencies of S4D-Lin are."""
+    decay, frequency = torch.rand(2, n // 2, dtype=torch.float64).numpy()
+    return -np.exp((2 * decay - 1) * math.log(n)) + 0.5j * math.pi * n * frequency
+
+
+INITS = {
+    "diag-lin": _lin, "diag-inv": _inv, "diag-legs": _legs, "diag-fourier": _fourier, "diag-rand": _rand,
+    "diag-uniform": _uniform,
+}  # fmt: skip
 SHORT_INITS = {
     "lin": "diag-lin", "inv": "diag-inv", "legs": "diag-legs", "legsd": "diag-legs", "fourier": "diag-fourier",
     "foud": "diag-fourier",
@@ -61,7 +75,8 @@ class S4DKernel(ModalKernel):
     Args:
         d_model: H features.
         d_state: n, even.
-        init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``.
+        init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``, or at random, the same for all
+            features: ``"diag-rand"``, ``"diag-uniform"``.
         disc: ``"zoh"`` or ``"bilinear"``.
         channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
 

@@ -23,10 +23,10 @@ def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:
 
 
 def small_mnist(
-    permute: str | bool | None = None, seed: int = 42, test_split: float = 0.2, val_split: float = 0.1
+    pool: int = 1, permute: str | bool | None = None, seed: int = 42, test_split: float = 0.2, val_split: float = 0.1
 ) -> Splits:
-    """5000 MNIST images as 784 steps."""
-    parts = mnist.sequential_mnist(seed, permute=permute, test_split=test_split, val_split=val_split)
+    """5000 MNIST images as 784 steps, fewer with ``pool``."""
+    parts = mnist.sequential_mnist(seed, pool=pool, permute=permute, test_split=test_split, val_split=val_split)
     return Splits(**parts, d_input=1, d_output=mnist.N_CLASSES)
 
 

@@ -43,7 +43,8 @@ OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
 
 def as_here(overrides: Iterable[str]) -> list[str]:
     """Return the overrides with ``+kernel=`` as ``kernel=``: the host has no such group until one is added."""
-    return [override.removeprefix("+") if override.startswith("+kernel=") else override for override in overrides]
+    there = ("+kernel=", "+variant=")  # in the defaults of our experiments
+    return [override.removeprefix("+") if override.startswith(there) else override for override in overrides]
 
 
 def compose(overrides: list[str]) -> dict[str, Any]:
