@@ -20,7 +20,7 @@ CLAIM = "At equal sampling periods the memory of S4D decays, that of HOPE lasts 
 SEEDS = 5
 N, DT, FEATURES = 64, 0.1, 64
 WINDOW = round(N / DT)
-LENGTH = 2 * WINDOW
+LENGTH = 3 * WINDOW // 2
 KERNELS = {
     "hope": ("hope", {}),
     "s4d lin": ("s4d", {"init": "diag-lin"}),
@@ -40,7 +40,7 @@ def measure(seeds: Iterable[int]) -> dict[str, Any]:
             made = registry.get(kernel)(d_model=FEATURES, d_state=N, dt_min=DT, dt_max=DT, verbose=False, **options)
             response = made.double()(L=LENGTH)[0][0]
             envelope = response[:, 1:].square().mean(0).sqrt()
-            envelopes[name].append((envelope / envelope.max()).tolist())
+            envelopes[name].append([float(f"{value:.4g}") for value in (envelope / envelope.max()).tolist()])
             memory[name].append(float(memory_length(response).double().mean()))
     return {"n": N, "sampling_period": DT, "window": WINDOW, "envelopes": envelopes, "memory_length": memory}
 
@@ -55,10 +55,10 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     """Return headings and a row a kernel."""
     half, late = WINDOW // 2, round(0.9 * WINDOW)
     table = [
-        ["kernel", f"envelope at t = {half}", f"at t = {late}", f"at t = {LENGTH - 64}", "99 % of the energy in steps"]
+        ["kernel", f"envelope at t = {half}", f"at t = {late}", f"at t = {LENGTH - 60}", "99 % of the energy in steps"]
     ]
     for name in result["envelopes"]:
-        cells = [f"{_at(result, name, step):.2g}" for step in (half, late, LENGTH - 64)]
+        cells = [f"{_at(result, name, step):.2g}" for step in (half, late, LENGTH - 60)]
         table.append([name, *cells, spread(result["memory_length"][name], 0)])
     return table
 

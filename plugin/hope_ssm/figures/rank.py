@@ -89,6 +89,9 @@ def draw(result: dict[str, Any], axes: Any) -> None:
         values = np.array(ranks, dtype=float)
         draw_band(axes[0], result["sizes"], values, color=color, marker="o", ms=3, label=_label(name))
         draw_band(axes[1], result["sizes"], values / np.array(result["sizes"]), color=color, marker="o", ms=3)
-    axes[0].set(xscale="log", yscale="log", xlabel="n", ylabel=f"σ_k > {EPSILON:g} σ_1")
+    axes[0].set(xscale="log", yscale="log", xlabel="n", ylabel=f"ε-rank, ε = {EPSILON:g}")
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set(xscale="log", ylim=(0, 1.05), xlabel="n", ylabel="share of n")
+    for panel in axes:
+        panel.set_xticks(result["sizes"], labels=result["sizes"], minor=False)
+        panel.set_xticks([], minor=True)
