@@ -24,7 +24,7 @@ from hope_ssm.hankel import (
     smallest_orders,
     state_space_singular_values,
 )
-from hope_ssm.kernels.systems import stepped_system, system
+from hope_ssm.kernels.systems import modes, stepped_system, system
 
 
 def random_system(rng, n, outputs=1, radius=0.98):
@@ -59,7 +59,7 @@ def test_singular_values_are_those_of_the_gramians(n, rng):
 @pytest.mark.parametrize("name", ["hope", "s4", "s4d"])
 @pytest.mark.parametrize("n", [2, 8, 64])
 def test_singular_values_of_kernels(name, n):
-    """By the square-root method with a Bartels–Stewart solver, from the steps of the kernel in float64."""
+    """By the square-root method with another solver of Lyapunov's equation, from the steps of the kernel in float64."""
     torch.manual_seed(0)
     kernel = registry.get(name)(d_model=2, d_state=n, dt_min=0.05, dt_max=0.5, verbose=False).double()
     values = state_space_singular_values(system(kernel)[0])
@@ -73,7 +73,31 @@ def test_singular_values_of_kernels(name, n):
             return vectors * np.sqrt(np.clip(scale, 0, None))
 
         exact = np.linalg.svd(root(observe).T @ root(reach), compute_uv=False)
-        np.testing.assert_allclose(values[i].numpy(), exact, rtol=0, atol=1e-7 * exact[0])
+        np.testing.assert_allclose(values[i].numpy(), exact, rtol=0, atol=1e-8 * exact[0])
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_singular_values_by_python_control(n, rng):
+    control = pytest.importorskip("control")
+    system = random_system(rng, n, radius=0.9)
+    A, B, C, _ = arrays(system)
+    exact = np.sqrt(np.abs(np.linalg.eigvals(control.dlyap(A, np.outer(B, B)) @ control.dlyap(A.T, C.T @ C))))
+    np.testing.assert_allclose(
+        state_space_singular_values(system), np.sort(exact)[::-1], rtol=0, atol=1e-8 * exact.max()
+    )
+
+
+@pytest.mark.parametrize("n", [2, 64])
+def test_modes_are_the_steps_of_s4d(n):
+    """Without a Gramian, from the modes: the same singular values, also with shared parameters and two channels."""
+    torch.manual_seed(0)
+    kernel = registry.get("s4d")(d_model=4, d_state=n, channels=2, n_ssm=2, dt_min=0.05, dt_max=0.5, verbose=False)
+    features = torch.tensor([0, 3])
+    values = diagonal_singular_values(*modes(kernel, features))
+    full = stepped_system(kernel)[features]
+    for c in range(2):
+        exact = state_space_singular_values(StateSpace(full.A, full.B, full.C[:, c : c + 1], full.D[:, c : c + 1]))
+        torch.testing.assert_close(values[c], exact, rtol=0, atol=1e-8 * float(exact.max()))
 
 
 @pytest.mark.parametrize("n", [1, 3, 64])

@@ -106,3 +106,6 @@ def test_effective_rank():
     sigma = torch.tensor([[1.0, 1, 1, 1], [5, 0, 0, 0], [0.5, 0.5, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(effective_rank(sigma), torch.tensor([4.0, 1, 2], dtype=torch.float64))
     assert torch.autograd.gradcheck(effective_rank, torch.rand(2, 5, dtype=torch.float64, requires_grad=True))
+    sigma = torch.tensor([2.0, 0.0, 1e-30], requires_grad=True)
+    effective_rank(sigma).backward()
+    assert torch.isfinite(sigma.grad).all()

@@ -29,13 +29,14 @@ def numerical_rank(singular_values: Tensor, epsilon: float) -> Tensor:
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
-    """exp(-Σ_k p_k log p_k) with p_k = σ_k / Σ σ: from 1, one σ alone, to n, all equal; smooth where σ > 0.
+    """exp(-Σ_k p_k log p_k) with p_k = σ_k / Σ σ: from 1, one σ alone, to n, all equal; gradients are finite.
 
     Args: (..., n), not all 0.  Returns: (...).
 
     Source: Roy, Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
-    return torch.special.entr(singular_values / singular_values.sum(-1, keepdim=True)).sum(-1).exp()
+    share = singular_values / singular_values.sum(-1, keepdim=True)
+    return torch.special.entr(share.clamp(min=torch.finfo(share.dtype).tiny)).sum(-1).exp()
 
 
 def memory_length(response: Tensor, energy: float = 0.99) -> Tensor:
