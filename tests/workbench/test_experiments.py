@@ -78,7 +78,7 @@ def test_another_kernel_changes_the_kernel_alone(experiment, kernel):
     )
     assert ours["model"]["layer"]["mode"] == "hope"
     assert other["model"]["layer"]["mode"] == kernel
-    own = {"mode", "init", "init_scale", "init_length", "l_max", "dt_min", "dt_max", "lr.A", "lr.B", "lr.dt"}
+    own = {"mode", "init", "init_scale", "horizon", "l_max", "dt_min", "dt_max", "lr.A", "lr.B", "lr.dt"}
     if experiment.startswith("lra-") and not experiment.endswith("-small"):
         own -= {"dt_min", "dt_max"}
     assert {key.removeprefix("model.layer.") for key in differences(ours, other)} <= own
