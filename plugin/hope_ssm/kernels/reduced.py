@@ -145,7 +145,9 @@ class ReducedKernel(S4DKernel):
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
     """Return a layer's options with the kernel ``reduced`` in place of another, without what only the latter takes."""
     theirs, ours = (set(inspect.signature(cls).parameters) for cls in (kernel, ReducedKernel))
-    kept = {key: value for key, value in layer.items() if key not in (theirs - ours) | {"kernel", "init", "measure"}}
+    dropped = (theirs - ours) | {"kernel", "init", "measure"}
+    dropped |= {key for key in ("dt_min", "dt_max") if layer.get(key) is None}  # a kernel's own rule
+    kept = {key: value for key, value in layer.items() if key not in dropped}
     keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
     for option in ("lr", "wd"):
         if isinstance(kept.get(option), Mapping):
