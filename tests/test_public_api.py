@@ -19,8 +19,9 @@ SIGNATURES = {
     "hankel_matrix": "(markov_parameters)",
     "hankel_singular_values": "(markov_parameters)",
     "HopeKernel": (
-        "(*, d_model, d_state=64, channels=1, l_max=None, dt_min=0.01, dt_max=0.3, dt_transform='softplus', "
-        "n_ssm=None, deterministic=False, lr=None, wd=0.0, init='gaussian', init_scale=1.0, truncation='exact', "
+        "(*, d_model, d_state=64, channels=1, l_max=None, dt_min=None, dt_max=None, horizon=None, "
+        "dt_transform='softplus', n_ssm=None, deterministic=False, lr=None, wd=0.0, init='gaussian', init_scale=1.0, "
+        "truncation='exact', "
         "backend='auto', coefficients='real', verbose=True, **options)"
     ),
     "HopeLayer": "(d_model, *, kernel='hope', **options)",

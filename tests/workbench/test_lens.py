@@ -84,7 +84,8 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
 @pytest.mark.parametrize("name", [*registry.own_entries()])
 def test_every_kernel_has_a_view(name):
     """Those without steps by their samples, which are all there is of conv."""
-    own = {"l_max": 2 * SAMPLES} if name == "conv" else {"d_state": 6, "dt_min": 0.3, "dt_max": 0.9}
+    decaying = {"d_state": 6, "dt_min": 0.3, "dt_max": 0.9}
+    own = {"conv": {"l_max": 2 * SAMPLES}, "lru": {"d_state": 6, "r_min": 0.5, "r_max": 0.9}}.get(name, decaying)
     kernel = registry.get(name)(d_model=3, channels=2, verbose=False, **own)
     seen = view(kernel, 600)
     assert seen.singular_values.shape[:2] == (2, 3)

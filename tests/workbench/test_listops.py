@@ -93,7 +93,7 @@ def test_the_law_is_that_of_a_plain_sampler(samples):
     codes = part_generator(6, 0, 0).integers(listops.NODES, size=4_000_000).tolist()
     i, ours = 0, []
     while i < len(codes) - 2000:
-        i, length = listops._end(codes, i)
+        i, length = listops._end(codes, i, 2000)
         ours.append(500 < length < 2000)
     spread = (share * (1 - share) * (1 / len(ours) + 1 / len(lengths))) ** 0.5
     assert abs(sum(ours) / len(ours) - share) < 4 * spread
@@ -193,7 +193,7 @@ def test_bad_options(options, message, tmp_path):
 def test_a_full_disk(monkeypatch, tmp_path):
     """Of the part that was being written nothing stays."""
 
-    def full(generator):
+    def full(generator, lengths):
         yield "( 1 )", 1
         raise OSError(28, "No space left on device")
 

@@ -39,6 +39,7 @@ def test_the_gradient_is_added_to_that_of_the_loss():
 
 def test_training_with_it_raises_the_rank(tmp_path):
     quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "trainer.limit_train_batches=8"]
+    quiet += ["model.layer.init_scale=1"]
     found = {}
     for name, extra in (("without", []), ("with", ["+callbacks.effective_rank.weight=3.0"])):
         task = train(compose([*TINY, *quiet, "kernel=hope", *extra]), tmp_path / name).task
