@@ -118,4 +118,4 @@ def draw(result: dict[str, Any], axes: Any) -> None:
     axes[0].set(xticks=[0, 1], xticklabels=["before", "after"], ylim=(0, 66), ylabel=f"σ_k > {EPSILON:g} σ_1, of 64")
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set(xticks=range(len(ROWS)), ylabel="test accuracy, %")
-    axes[1].set_xticklabels(result["rows"], rotation=20, fontsize=8)
+    axes[1].set_xticklabels(result["rows"], rotation=20, ha="right", fontsize=8)
