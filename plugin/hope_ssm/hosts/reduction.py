@@ -63,7 +63,8 @@ def reduce_checkpoint(
 def overrides(checkpoint: Mapping[str, Any], reduced: Mapping[str, Any]) -> list[str]:
     """Return what the command line that trained ``checkpoint`` must add to build the model of ``reduced``."""
     before, after = (layer_options(each["hyper_parameters"]) for each in (checkpoint, reduced))
-    dropped = [key for key in before if key not in {*after, "init", "measure", "kernel"}]
+    kept = {*after, "init", "measure", "kernel", "horizon"}
+    dropped = [key for key, value in before.items() if key not in kept and value is not None]  # null has no deletion
     options = {"mode": "reduced", "d_state": after["d_state"], "n_ssm": "null", "init": "null"}
     return [f"model.layer.{key}={value}" for key, value in options.items()] + [f"~model.layer.{k}" for k in dropped]
 

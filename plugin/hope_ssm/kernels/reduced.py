@@ -48,6 +48,7 @@ class ReducedKernel(S4DKernel):
     """
 
     name = "reduced"
+    idle_options = S4DKernel.idle_options | {"horizon"}
     rulings = {**S4DKernel.rulings, "feedthrough": Ruling(("D",), bare="never")}  # noqa: RUF012
 
     def __init__(
@@ -57,8 +58,8 @@ class ReducedKernel(S4DKernel):
         d_state: int = 64,
         channels: int = 1,
         l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
+        dt_min: float | None = 0.001,
+        dt_max: float | None = 0.1,
         dt_transform: str = "softplus",
         n_ssm: int | None = None,
         deterministic: bool = False,
@@ -71,7 +72,8 @@ class ReducedKernel(S4DKernel):
         rule = options.pop("disc", None)
         check_choice("disc of the reduced kernel", "bilinear" if rule is None else rule, ("bilinear",))
         super().__init__(
-            d_model=d_model, d_state=d_state, channels=channels, l_max=l_max, dt_min=dt_min, dt_max=dt_max,
+            d_model=d_model, d_state=d_state, channels=channels, l_max=l_max,
+            dt_min=0.001 if dt_min is None else dt_min, dt_max=0.1 if dt_max is None else dt_max,
             dt_transform=dt_transform, n_ssm=n_ssm, deterministic=deterministic, lr=lr, wd=wd, init=init,
             disc="bilinear", verbose=verbose, **options,
         )  # fmt: skip
@@ -145,9 +147,7 @@ class ReducedKernel(S4DKernel):
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
     """Return a layer's options with the kernel ``reduced`` in place of another, without what only the latter takes."""
     theirs, ours = (set(inspect.signature(cls).parameters) for cls in (kernel, ReducedKernel))
-    dropped = (theirs - ours) | {"kernel", "init", "measure"}
-    dropped |= {key for key in ("dt_min", "dt_max") if layer.get(key) is None}  # a kernel's own rule
-    kept = {key: value for key, value in layer.items() if key not in dropped}
+    kept = {key: value for key, value in layer.items() if key not in (theirs - ours) | {"kernel", "init", "measure"}}
     keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
     for option in ("lr", "wd"):
         if isinstance(kept.get(option), Mapping):
