@@ -19,10 +19,9 @@ SIGNATURES = {
     "hankel_matrix": "(markov_parameters)",
     "hankel_singular_values": "(markov_parameters)",
     "HopeKernel": (
-        "(*, d_model, d_state=64, channels=1, l_max=None, dt_min=None, dt_max=None, horizon=None, "
-        "dt_transform='softplus', n_ssm=None, deterministic=False, lr=None, wd=0.0, init='gaussian', init_scale=1.0, "
-        "truncation='exact', "
-        "backend='auto', coefficients='real', verbose=True, **options)"
+        "(*, d_model, channels=1, l_max=None, dt_min=None, dt_max=None, dt_transform=None, n_ssm=None, "
+        "deterministic=False, lr=None, wd=0.0, verbose=True, d_state=64, horizon=None, init='gaussian', "
+        "init_scale=1.0, truncation='exact', backend='auto', coefficients='real', **options)"
     ),
     "HopeLayer": "(d_model, *, kernel='hope', **options)",
     "parameter_groups": "(module)",

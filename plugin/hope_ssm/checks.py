@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,6 +23,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or ``""`` if none is close."""
     close = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def option_names(owner: Callable) -> list[str]:
+    """Return the keyword-only options in a signature."""
+    parameters = inspect.signature(owner).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
 def check_choice(option: str, value: Any, valid: Iterable[str]) -> str:

@@ -18,8 +18,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
@@ -32,9 +30,11 @@ from hope_ssm.checks import (
     check_positive_number,
     log_once,
     nearest,
+    option_names,
 )
 from hope_ssm.initialization import sampling_periods
 from hope_ssm.kernels.evaluation import KeptKernel
+from hope_ssm.kernels.rulings import Ruling, check_setting
 from hope_ssm.transfer import working_dtype
 
 _logger = logging.getLogger("hope_ssm.kernels")
@@ -44,29 +44,6 @@ S4_OPTIONS = frozenset(
     {"backend", "bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real"}
     | {"measure", "rank", "real_transform"}
 )
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """Which keys of ``lr`` and ``wd`` rule a parameter, and whether a bare number does.
-
-    keys: names in a mapping; 0 under one of them as ``lr`` freezes the parameter.
-    bare: ``"always"``; ``"nonzero"``: a bare 0 leaves the parameter at the global setting; ``"never"``.
-    """
-
-    keys: tuple[str, ...]
-    bare: str = "always"
-
-    def of(self, setting: float | Mapping[str, float] | None) -> float | None:
-        """Return what ``setting`` says of this parameter; None inherits the optimizer's global value."""
-        if isinstance(setting, Mapping):
-            said = [setting[key] for key in self.keys if setting.get(key) is not None]
-            if len(set(said)) > 1:
-                raise ValueError(f"the keys {', '.join(self.keys)} name one parameter; got different values {said}.")
-            return said[0] if said else None
-        if setting is None or self.bare == "never" or (self.bare == "nonzero" and setting == 0):
-            return None
-        return float(setting)
 
 
 def softplus_inverse(x: Tensor) -> Tensor:
@@ -87,11 +64,12 @@ class SequenceKernel(nn.Module):
         d_model: H, the number of features.
         channels: C, kernels per feature (twice as many when the layer is bidirectional).
         l_max: longest kernel the layer asks for, or None; used when ``forward`` is called without ``L``.
-        lr, wd: learning rate and weight decay: a mapping by name, one number, or None (inherit).
+        dt_min, dt_max: range of the initial sampling periods, if the kernel has any; None means 0.001 and 0.1.
+        dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized; None means the
+            latter.
         n_ssm: independent copies of the tied parameters; must divide ``d_model``; None means ``d_model``.
-        dt_min, dt_max: range of the initial sampling periods, if the kernel has any.
-        dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized.
         deterministic: no random numbers in the initialization.
+        lr, wd: learning rate and weight decay: a mapping by name, one number, or None (inherit).
         verbose: whether to log options that have no effect.
         options: what else the configuration passed; logged if it belongs to another kernel, refused if to none.
     """
@@ -107,19 +85,22 @@ class SequenceKernel(nn.Module):
         d_model: int,
         channels: int = 1,
         l_max: int | None = None,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        n_ssm: int | None = None,
         dt_min: float | None = None,
         dt_max: float | None = None,
-        dt_transform: str = "softplus",
+        dt_transform: str | None = None,
+        n_ssm: int | None = None,
         deterministic: bool = False,
+        lr: float | Mapping[str, float] | None = None,
+        wd: float | Mapping[str, float] | None = 0.0,
         verbose: bool = True,
-        options: Mapping[str, Any],
+        **options: Any,
     ) -> None:
         super().__init__()
         self.verbose = check_flag("verbose", verbose)
-        self._check_options(options)
+        shared = {"n_ssm": n_ssm, "dt_min": dt_min, "dt_max": dt_max, "dt_transform": dt_transform}
+        idle = {key: value for key, value in shared.items() if key in self.idle_options}
+        self._check_options(options | idle)
+        n_ssm, dt_min, dt_max, dt_transform = (shared | dict.fromkeys(idle)).values()
         self.d_model = check_positive_integer("d_model", d_model)
         self.channels = check_positive_integer("channels", channels)
         self.l_max = None if l_max is None else check_positive_integer("l_max", l_max)
@@ -127,37 +108,30 @@ class SequenceKernel(nn.Module):
         if self.d_model % self.n_ssm:
             raise ValueError(f"n_ssm must divide d_model; got n_ssm={self.n_ssm} and d_model={self.d_model}.")
         self.deterministic = check_flag("deterministic", deterministic)
-        self.dt_min, self.dt_max = dt_min, dt_max
+        self.dt_min, self.dt_max = 0.001 if dt_min is None else dt_min, 0.1 if dt_max is None else dt_max
+        dt_transform = "softplus" if dt_transform is None else dt_transform
         self.dt_transform = check_choice("dt_transform", dt_transform, TRANSFORMS)
         self.lr, self.wd = self._check_setting("lr", lr), self._check_setting("wd", wd)
         self.kept = KeptKernel()
 
-    def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
-        if setting is None:
-            return None
-        if not isinstance(setting, Mapping):
-            return self._check_rate(option, setting)
-        known = [key for ruling in self.rulings.values() for key in ruling.keys]
-        checked = {}
-        for key, value in setting.items():
-            if key in known:
-                checked[key] = None if value is None else self._check_rate(f"{option}.{key}", value)
-            elif key in self.idle_rulings:
-                if value is not None:
-                    self._check_rate(f"{option}.{key}", value)
-                    self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
-            else:
-                valid = [*known, *self.idle_rulings]
-                raise ValueError(f"{option} has no key {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
-        return checked
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Give the constructor the signature of all it takes: what it passes on and is not idle, then its own."""
+        super().__init_subclass__(**options)
+        named = {
+            parameter.name: parameter
+            for base in reversed(cls.__mro__)
+            if issubclass(base, SequenceKernel) and "__init__" in vars(base)
+            for parameter in inspect.signature(base.__init__).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY and (base is cls or parameter.name not in cls.idle_options)
+        }
+        rest = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
+        cls.__signature__ = inspect.Signature([*named.values(), rest])
 
-    @staticmethod
-    def _check_rate(option: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{option} must be a number of at least 0 or a mapping of such; got {value!r}.")
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"{option} must be finite and at least 0; got {value}.")
-        return float(value)
+    def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
+        checked, idle = check_setting(option, setting, self.rulings.values(), self.idle_rulings)
+        for key in idle:
+            self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
+        return checked
 
     def _say(self, message: str, level: int = logging.INFO) -> None:
         if self.verbose:
@@ -165,7 +139,7 @@ class SequenceKernel(nn.Module):
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         """Log the options that belong to other kernels; raise ``TypeError`` for those that belong to none."""
-        valid = [key for key, p in inspect.signature(type(self)).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        valid = option_names(type(self))
         for key in options:
             if key not in self.idle_options:
                 raise TypeError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.kernels.contract import S4_OPTIONS, SequenceKernel
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.transfer import working_dtype
 
 STATE_SPACE_OPTIONS = S4_OPTIONS | {"d_state", "dt_max", "dt_min", "dt_transform", "init", "n_ssm"}
@@ -36,22 +36,8 @@ class ConvolutionKernel(SequenceKernel):
     idle_rulings = ("dt", "A", "B", "C")
     idle_options = STATE_SPACE_OPTIONS
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        l_max: int | None = None,
-        channels: int = 1,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        verbose: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, deterministic=deterministic,
-            verbose=verbose, options=options,
-        )  # fmt: skip
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
         if self.l_max is None:
             raise ValueError(
                 "the conv kernel needs l_max, the number of its samples; got none. "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, exponential, zero_order_hold
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.s4d import initial_poles
 
 VARIANTS = ("exp", "softmax")
@@ -52,33 +52,19 @@ class DSSKernel(ModalKernel):
     def __init__(
         self,
         *,
-        d_model: int,
         d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "diag-legs",
         variant: str = "exp",
-        verbose: bool = True,
-        **options: Any,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+        super().__init__(**shared)
         self.n, self.variant = self.check_order(d_state), check_choice("variant", variant, VARIANTS)
         if variant == "softmax" and self.l_max is None:
             raise ValueError(
                 "variant='softmax' needs l_max, over which it normalizes; got none. "
                 "Set model.layer.l_max to the length of the sequences, or take variant='exp'."
             )
-        self.register_modes(initial_poles("diag-legs" if init is None else init, self.n))
+        self.register_modes(initial_poles("diag-legs" if init is None else init, self.n, self.deterministic))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
         """(Ā, B̄ (H, n) in coordinates), float64."""

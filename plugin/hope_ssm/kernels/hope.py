@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 from hope_ssm import backends, initialization, realization
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling, SequenceKernel
+from hope_ssm.kernels.contract import S4_OPTIONS, SequenceKernel
 from hope_ssm.kernels.evaluation import enough_memory
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.transfer import working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
@@ -74,37 +74,26 @@ class HopeKernel(SequenceKernel):
     def __init__(
         self,
         *,
-        d_model: int,
         d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
         dt_min: float | None = None,
         dt_max: float | None = None,
         horizon: int | None = None,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "gaussian",
         init_scale: float = 1.0,
         truncation: str = "exact",
         backend: str = "auto",
         coefficients: str = "real",
-        verbose: bool = True,
-        **options: Any,
+        **shared: Any,
     ) -> None:
         if init is None or (isinstance(init, str) and (init in _S4_INITS or init.startswith("diag-"))):
-            options["init"], init = init, "gaussian"
+            shared["init"], init = init, "gaussian"
         if backend in _S4_BACKENDS:
-            options["backend"], backend = backend, "auto"
+            shared["backend"], backend = backend, "auto"
         n = check_positive_integer("d_state", d_state)
         longest, shortest = initialization.window_periods(n, horizon)
         super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm,
-            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
+        )
         if isinstance(self.lr, float):
             self._explain_bare_lr()
         self.n = n
@@ -120,7 +109,7 @@ class HopeKernel(SequenceKernel):
         parts = 2 if self.noncausal else 1
         shape = (self.channels, self.d_model, parts, self.n)
         h = initialization.markov_parameters(init, shape, init_scale) / math.sqrt(parts)
-        if deterministic:
+        if self.deterministic:
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))

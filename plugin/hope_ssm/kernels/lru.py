@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_positive_number
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel
+from hope_ssm.kernels.rulings import Ruling
 
 MARGIN = 1e-6  # of the uniform numbers from 0 and 1, whose logarithms are taken
 
@@ -53,24 +53,13 @@ class LRUKernel(ModalKernel):
     def __init__(
         self,
         *,
-        d_model: int,
         d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
         r_min: float = 0.9,
         r_max: float = 0.999,
         max_phase: float = 2 * math.pi,
-        verbose: bool = True,
-        **options: Any,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, deterministic=deterministic,
-            verbose=verbose, options=options,
-        )  # fmt: skip
+        super().__init__(**shared)
         self.n = self.check_order(d_state)
         if r_min != 0:
             check_positive_number("r_min", r_min)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.checks import check_choice, check_positive_integer, option_names
 from hope_ssm.hankel import (
     StateSpace,
     balanced_truncation,
@@ -20,7 +19,8 @@ from hope_ssm.hankel import (
     smallest_orders,
     state_space_singular_values,
 )
-from hope_ssm.kernels.contract import TRANSFORMS, Ruling
+from hope_ssm.kernels.contract import TRANSFORMS
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.s4d import S4DKernel
 from hope_ssm.kernels.systems import system
 from hope_ssm.transfer import working_dtype
@@ -51,32 +51,9 @@ class ReducedKernel(S4DKernel):
     idle_options = S4DKernel.idle_options | {"horizon"}
     rulings = {**S4DKernel.rulings, "feedthrough": Ruling(("D",), bare="never")}  # noqa: RUF012
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        dt_min: float | None = 0.001,
-        dt_max: float | None = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        init: str | None = "diag-lin",
-        verbose: bool = True,
-        **options: Any,
-    ) -> None:
-        rule = options.pop("disc", None)
-        check_choice("disc of the reduced kernel", "bilinear" if rule is None else rule, ("bilinear",))
-        super().__init__(
-            d_model=d_model, d_state=d_state, channels=channels, l_max=l_max,
-            dt_min=0.001 if dt_min is None else dt_min, dt_max=0.1 if dt_max is None else dt_max,
-            dt_transform=dt_transform, n_ssm=n_ssm, deterministic=deterministic, lr=lr, wd=wd, init=init,
-            disc="bilinear", verbose=verbose, **options,
-        )  # fmt: skip
+    def __init__(self, *, disc: str | None = "bilinear", **shared: Any) -> None:
+        rule = check_choice("disc of the reduced kernel", "bilinear" if disc is None else disc, ("bilinear",))
+        super().__init__(disc=rule, **shared)
         self.register("feedthrough", torch.zeros(self.channels, self.d_model))
 
     def _read(self, state: Tensor) -> Tensor:
@@ -146,8 +123,9 @@ class ReducedKernel(S4DKernel):
 
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
     """Return a layer's options with the kernel ``reduced`` in place of another, without what only the latter takes."""
-    theirs, ours = (set(inspect.signature(cls).parameters) for cls in (kernel, ReducedKernel))
-    kept = {key: value for key, value in layer.items() if key not in (theirs - ours) | {"kernel", "init", "measure"}}
+    theirs, ours = (set(option_names(cls)) for cls in (kernel, ReducedKernel))
+    dropped = (theirs - ours) | {"kernel", "init", "measure", "disc"}
+    kept = {key: value for key, value in layer.items() if key not in dropped}
     keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
     for option in ("lr", "wd"):
         if isinstance(kept.get(option), Mapping):

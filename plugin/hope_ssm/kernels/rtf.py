@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number
 from hope_ssm.convolution import TRUNCATIONS
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
 from hope_ssm.transfer import working_dtype
 
@@ -68,26 +68,8 @@ class RTFKernel(StateSpaceKernel):
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        init_scale: float = 1.0,
-        truncation: str = "exact",
-        verbose: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, deterministic=deterministic,
-            verbose=verbose, options=options,
-        )  # fmt: skip
+    def __init__(self, *, d_state: int = 64, init_scale: float = 1.0, truncation: str = "exact", **shared: Any) -> None:
+        super().__init__(**shared)
         self.n = n = check_positive_integer("d_state", d_state)
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         if init_scale != 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.contraction import contract
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
 from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.state_space import repeated_squares
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
@@ -89,27 +89,15 @@ class S4Kernel(ModalKernel):
     def __init__(
         self,
         *,
-        d_model: int,
         d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
         dt_min: float | None = 0.001,
         dt_max: float | None = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "legs",
         rank: int = 1,
-        verbose: bool = True,
-        **options: Any,
+        **shared: Any,
     ) -> None:
-        dt_min, dt_max = timescales(dt_min, dt_max, l_max)
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+        dt_min, dt_max = timescales(dt_min, dt_max, shared.get("l_max"))
+        super().__init__(dt_min=dt_min, dt_max=dt_max, **shared)
         self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
         poles, P, B = (torch.as_tensor(part) for part in self._copies("legs" if init is None else init))
         self.register_modes(poles)

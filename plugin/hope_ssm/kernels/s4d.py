@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
 from hope_ssm.kernels.hippo import legs, normal_modes
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
+from hope_ssm.kernels.rulings import Ruling
 
 
 def _legs(n: int) -> np.ndarray:
@@ -60,10 +60,16 @@ SHORT_INITS = {
 DISCRETIZATIONS = ("zoh", "bilinear")
 
 
-def initial_poles(init: str | None, n: int) -> Tensor:
-    """Λ (n/2,) of an initialization by its name, diag-lin if None; raise ``ValueError`` naming the nearest one."""
+def initial_poles(init: str | None, n: int, deterministic: bool = False) -> Tensor:
+    """Λ (n/2,) of an initialization by its name, diag-lin if None.
+
+    Raises: ValueError: no such name, the nearest is named; a random one with ``deterministic``.
+    """
     init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
-    return torch.as_tensor(INITS[check_choice("init", init, INITS)](n))
+    make = INITS[check_choice("init", init, INITS)]
+    if deterministic and make in (_rand, _uniform):
+        raise ValueError(f"init must not be random with deterministic=true; got {init!r}. Take diag-lin or diag-legs.")
+    return torch.as_tensor(make(n))
 
 
 class S4DKernel(ModalKernel):
@@ -94,31 +100,10 @@ class S4DKernel(ModalKernel):
     }
     idle_options = S4_OPTIONS - {"disc"}
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        init: str | None = "diag-lin",
-        disc: str = "zoh",
-        verbose: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+    def __init__(self, *, d_state: int = 64, init: str | None = "diag-lin", disc: str = "zoh", **shared: Any) -> None:
+        super().__init__(**shared)
         self.n = n = self.check_order(d_state)
-        poles = initial_poles(init, n)
+        poles = initial_poles(init, n, self.deterministic)
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
         B = torch.zeros(self.n_ssm, n // 2, 2)
         B[..., 0] = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.kernels.contract import S4_OPTIONS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.state_space import StateSpaceKernel
 
 
@@ -61,27 +61,8 @@ class S4DRealKernel(StateSpaceKernel):
     }
     idle_options = S4_OPTIONS | {"init"}
 
-    def __init__(
-        self,
-        *,
-        d_model: int,
-        d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
-        verbose: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+    def __init__(self, *, d_state: int = 64, **shared: Any) -> None:
+        super().__init__(**shared)
         self.n = n = check_positive_integer("d_state", d_state)
         C = torch.randn(self.channels, self.d_model, n)
         self.register_sampling_period("raw_sampling_period", self.d_model)

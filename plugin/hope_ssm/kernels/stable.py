@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS, TRANSFORMS, Ruling
+from hope_ssm.kernels.contract import S4_OPTIONS, TRANSFORMS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
+from hope_ssm.kernels.rulings import Ruling
 from hope_ssm.kernels.s4d import initial_poles
 
 # name → (w → the decay rate -Re λ, its inverse); all but direct keep it above 0.
@@ -59,29 +60,15 @@ class StableKernel(ModalKernel):
     def __init__(
         self,
         *,
-        d_model: int,
         d_state: int = 64,
-        channels: int = 1,
-        l_max: int | None = None,
-        dt_min: float = 0.001,
-        dt_max: float = 0.1,
-        dt_transform: str = "softplus",
-        n_ssm: int | None = None,
-        deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
         init: str | None = "diag-lin",
         reparameterization: str = "best",
-        verbose: bool = True,
-        **options: Any,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            d_model=d_model, channels=channels, l_max=l_max, lr=lr, wd=wd, n_ssm=n_ssm, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform, deterministic=deterministic, verbose=verbose, options=options,
-        )  # fmt: skip
+        super().__init__(**shared)
         self.n = self.check_order(d_state)
         self.reparameterization = check_choice("reparameterization", reparameterization, REPARAMETERIZATIONS)
-        self.register_modes(initial_poles(init, self.n))
+        self.register_modes(initial_poles(init, self.n, self.deterministic))
         self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
 
     def register_poles(self, poles: Tensor) -> None:

@@ -6,6 +6,7 @@ times its relative error. Axes: B batch, C channels, H features, L samples, n re
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -63,7 +64,7 @@ def _krylov(squares: list[Power], vectors: Tensor, count: int) -> Tensor:
     return vectors.unflatten(-1, (-1, size))[..., :count, :]
 
 
-class StateSpaceKernel(SequenceKernel):
+class StateSpaceKernel(SequenceKernel, ABC):
     """k_t = C Āᵗ B̄  (update, then output: s ← Ā s + B̄ u, y = C s).
 
     A parameterization gives ``discretized`` and ``outputs``. With t = jb + i and b about √L, k_t is the product of the
@@ -83,13 +84,13 @@ class StateSpaceKernel(SequenceKernel):
         """Δt (H, 1) at a relative sampling rate, float64."""
         return (self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)).unsqueeze(-1)
 
+    @abstractmethod
     def discretized(self, rate: float = 1.0) -> tuple[Transition, Tensor]:
         """(Ā, B̄ (H, n)) at a relative sampling rate, float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self) -> Tensor:
         """C (C, H, n), float64."""
-        raise NotImplementedError
 
     def from_state(self, state: Tensor) -> Tensor:
         """The n real numbers (B, H, n) float64 of a state as ``default_state`` makes it."""

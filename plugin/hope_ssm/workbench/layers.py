@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest
+from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest, option_names
 from hope_ssm.workbench.convolution import FFTConvolution, check_input, without_padding
 from hope_ssm.workbench.pointwise import make_activation, make_dropout, make_linear
 
@@ -32,11 +31,9 @@ def renamed(old: str, new: str, old_value: Any, value: Any) -> Any:
     return old_value
 
 
-def check_options(options: Mapping[str, Any], *owners: Callable) -> None:
+def check_options(options: Mapping[str, Any], *owners: type) -> None:
     """Raise ``TypeError`` for an option that no owner has, nor the last, a kernel, among its ``idle_options``."""
-    taken = [
-        key for owner in owners for key, p in inspect.signature(owner).parameters.items() if p.kind is p.KEYWORD_ONLY
-    ]
+    taken = [key for owner in owners for key in option_names(owner)]
     if not hasattr(owners[-1], "idle_options"):
         return  # another distribution's kernel, which says itself what it takes
     for key in options:
