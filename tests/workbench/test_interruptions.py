@@ -1,0 +1,93 @@
+"""Runs that are interrupted, killed or out of disk, and runs in two processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.run_directory import RunDirectory
+from hope_ssm.workbench.training import TrainingInterrupted, train
+from runs import LONGER, QUIET, StopAt, checkpoint, run
+from tiny import TINY
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_resume(tmp_path):
+    command = ["hope", "train", "kernel=hope", "train.ckpt=null"]
+    with pytest.raises(
+        TrainingInterrupted, match=r"to resume: hope train kernel=hope train.ckpt=.*last.ckpt hydra.run"
+    ):
+        run(tmp_path / "late", *LONGER, callbacks=[StopAt(1, KeyboardInterrupt)], command=command)
+    assert RunDirectory(tmp_path / "late").state == "interrupted"
+    assert checkpoint(tmp_path / "late" / "checkpoints" / "last.ckpt")["epoch"] == 0
+    with pytest.raises(TrainingInterrupted, match="no checkpoint yet"):
+        run(tmp_path / "early", *LONGER, callbacks=[StopAt(0, KeyboardInterrupt)], command=command)
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays_whole(tmp_path, monkeypatch):
+    from pytorch_lightning import Trainer
+
+    save = Trainer.save_checkpoint
+
+    def full(self, path, *args, **kwargs):
+        if self.current_epoch == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    with pytest.raises(
+        OSError, match=r"must have room for checkpoints; got: No space left on device. Free some and go"
+    ):
+        run(tmp_path, *LONGER)
+    assert checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 1
+    monkeypatch.undo()
+    assert len(run(tmp_path, *LONGER, "train.ckpt=auto").history.epochs) == 4
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+    """SIGKILL in a process of its own, while it trains."""
+    overrides = [*TINY, *QUIET, *LONGER, "trainer.max_epochs=60"]
+    whole = train(compose(overrides), tmp_path / "whole")
+    script = "import sys; from hope_ssm.workbench.training import train; from hope_ssm.workbench.configuration import "
+    script += "compose; train(compose(sys.argv[2:]), sys.argv[1])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "killed"), *overrides],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
+    )
+    deadline = time.monotonic() + 120
+    while len(RunDirectory(tmp_path / "killed").epochs) < 3:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert RunDirectory(tmp_path / "killed").state == "killed"
+    resumed = train(compose([*overrides, "train.ckpt=auto"]), tmp_path / "killed")
+    assert 0 < len(resumed.history.step_seconds) < 60 * 3
+    for name, value in whole.task.state_dict().items():
+        assert torch.equal(resumed.task.state_dict()[name], value), name
+
+
+def test_two_processes_have_the_losses_of_one_on_the_same_global_batch(hope, tmp_path):
+    common = ["train", *TINY, *QUIET, "trainer.max_epochs=3", "trainer.limit_train_batches=1.0"]
+    common += ["trainer.limit_val_batches=1.0", "loader.num_workers=0"]
+    one = hope(*common, "loader.batch_size=100", "hydra.run.dir=one")
+    two = hope(*common, "loader.batch_size=50", "hydra.run.dir=two", "trainer.devices=2")
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    assert "2 processes" in two.stdout + two.stderr
+    first, second = (RunDirectory(tmp_path / name).epochs for name in ("one", "two"))
+    assert len(first) == len(second) == 3
+    for a, b in zip(first, second, strict=True):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-5)
+        assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-5)
+        assert a["step"] == b["step"]
