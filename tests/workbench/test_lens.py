@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -117,3 +118,23 @@ def test_the_callback_logs_and_leaves_the_model_alone(run):
     assert 1 <= float(row[f"hankel/{LAYER}/rank"]) <= 8
     with pytest.raises(ValueError, match="every_n_steps must be a whole number of at least 1; got 0"):
         HankelLens(every_n_steps=0)
+
+
+def test_the_callback_looks_once_where_gradients_are_accumulated(tmp_path):
+    """Two batches a step: two steps, and one look at the second."""
+    options = ["trainer.limit_train_batches=4", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=1"]
+    quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "+callbacks.hankel.every_n_steps=2"]
+    train(compose([*TINY, *options, *quiet, "kernel=hope"]), tmp_path)
+    logged = list(csv.DictReader(next(tmp_path.rglob("csv/**/metrics.csv")).open()))
+    assert [row["step"] for row in logged if row[f"hankel/{LAYER}/rank"]] == ["2"]
+
+
+def test_data_that_are_not_there_leave_no_run_behind(run, hope, tmp_path):
+    absent = tmp_path / "copy"
+    shutil.copytree(run, absent)
+    best = torch.load(absent / "checkpoints" / "best.ckpt", weights_only=True)
+    best["hyper_parameters"]["config"]["dataset"] = {"_name_": "cifar", "data_dir": str(tmp_path / "nothing")}
+    torch.save(best, absent / "checkpoints" / "best.ckpt")
+    done = hope("reduce", str(absent), "--states", "4", "--out", "small")
+    assert done.returncode == 1
+    assert not (tmp_path / "small").exists()

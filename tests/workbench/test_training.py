@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 
@@ -52,6 +53,13 @@ def test_every_parameter_trains_under_every_shipped_configuration(experiment, ke
         optimizer.step()
     still = [name for name, parameter in task.named_parameters() if torch.equal(parameter, before[name])]
     assert not still
+
+
+def test_norms_of_the_layers_are_logged(tmp_path):
+    trained(tmp_path, "model.track_norms=true")
+    (line,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert float(line["norm/0"]) > 0
+    assert float(line["norm/1"]) > 0
 
 
 def test_a_run_leaves_results_metrics_and_checkpoints(tmp_path):

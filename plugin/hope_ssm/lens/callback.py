@@ -32,6 +32,7 @@ class HankelLens(Callback):
         self.epsilon = check_positive_number("epsilon", epsilon)
         self.features = check_positive_integer("features", features)
         self.length = check_positive_integer("length", length)
+        self._seen = 0
 
     @torch.no_grad()
     def look(self, model: nn.Module) -> dict[str, float]:
@@ -54,7 +55,9 @@ class HankelLens(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Look, every so many steps, in the first process."""
-        if trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero:
+        step = trainer.global_step  # the same for several batches where gradients are accumulated
+        if step % self.every_n_steps == 0 and step != self._seen and trainer.is_global_zero:
+            self._seen = step
             values = self.look(module)
             for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+                logger.log_metrics(values, step=step)

@@ -75,6 +75,7 @@ def reduce_run(
     if (new.path / RUN).is_file():
         raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
     saved, task = read_checkpoint(path, "RUN"), load(path)
+    before = evaluate(path, split=split)
     config = saved["hyper_parameters"]["config"]
     found = kernels(task)
     made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
@@ -95,7 +96,7 @@ def reduce_run(
     torch.save(
         {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
     )
-    metrics = evaluate(path, split=split), evaluate(new.path, split=split)
+    metrics = before, evaluate(new.path, split=split)
     recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
         block.obstacle for block in task.model.layers
     )

@@ -91,6 +91,7 @@ class SequenceTask(pl.LightningModule):
     def training_step(self, batch: tuple, index: int) -> Tensor:
         """Return the loss of a batch; stop the run if it is not finite."""
         loss = self._shared_step(batch, "train", index)
+        self.log_dict(self.model.metrics, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss must stay finite; it is {loss.item()} in epoch {self.current_epoch}, step "
