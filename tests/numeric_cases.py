@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hope_ssm import registry
-from hope_ssm.workbench.backbone import SequenceModel
+from hope_ssm.workbench.models.backbone import SequenceModel
 
 H, N, L = 3, 64, 21
 ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION and e.recurrent}

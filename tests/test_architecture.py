@@ -59,6 +59,12 @@ MAY_IMPORT = {
     "figures": MATHEMATICS | {"kernels", "registry", "lens", "workbench"},
     "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "lens", "workbench", "benchmark", "figures"},
 }
+# Of the folders of the workbench: which of its other modules they may import.
+WORKBENCH = {
+    "models": {"options"},
+    "data": {"options"},
+    "reports": {"losses", "memory_experiment", "resuming", "run_directory"},
+}
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
 OPTIONAL_BACKENDS = {"pykeops", "triton"}
@@ -143,6 +149,14 @@ def test_every_part_has_its_place():
 def test_imports_point_one_way(path):
     allowed = MAY_IMPORT[part(path)] | {part(path), "checks"}
     assert own_parts(path) <= allowed
+
+
+@pytest.mark.parametrize("folder", WORKBENCH)
+def test_the_folders_of_the_workbench_do_not_know_how_it_trains(folder):
+    dotted = {text.split(".")[2] for path in (PACKAGE / "workbench" / folder).glob("*.py") for text in imports(path)
+              if text.startswith("hope_ssm.workbench.")}  # fmt: skip
+    assert folder in dotted
+    assert dotted <= WORKBENCH[folder] | {folder}
 
 
 def test_hosts_and_workbench_do_not_know_each_other():

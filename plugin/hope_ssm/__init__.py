@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HopeKernel": "hope_ssm.kernels.hope",
-    "HopeLayer": "hope_ssm.workbench.hope_layer",
+    "HopeLayer": "hope_ssm.workbench.models.hope_layer",
     "convolution_kernel": "hope_ssm.convolution",
     "hankel_matrix": "hope_ssm.hankel",
     "hankel_singular_values": "hope_ssm.hankel",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hope_ssm.kernels.hope import HopeKernel
     from hope_ssm.transfer import transfer_function
     from hope_ssm.workbench.evaluation import load
-    from hope_ssm.workbench.hope_layer import HopeLayer
+    from hope_ssm.workbench.models.hope_layer import HopeLayer
     from hope_ssm.workbench.optimization import parameter_groups
 
 

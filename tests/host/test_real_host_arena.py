@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from hope_ssm.datasets.lra import listops, pathfinder_files
-from hope_ssm.workbench import arena
+from hope_ssm.workbench.data import arena
 from test_real_host import DONE
 
 READ = """

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from hope_ssm.workbench import arena
+from hope_ssm.workbench.data import arena
 from test_real_host import DONE, groups
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hope_ssm.workbench import norms
-from hope_ssm.workbench.backbone import SequenceModel
+from hope_ssm.workbench.models import norms
+from hope_ssm.workbench.models.backbone import SequenceModel
 
 LENGTH, H = 11, 4
 

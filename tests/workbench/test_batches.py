@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from hope_ssm.workbench.batches import FirstBatch
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.data import DATASETS, Splits, pad
+from hope_ssm.workbench.data.batches import FirstBatch
 from hope_ssm.workbench.training import train
 from tiny import TINY
 

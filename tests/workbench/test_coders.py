@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hope_ssm.workbench.coders import (
+from hope_ssm.workbench.models.coders import (
     DECODERS,
     EmbeddingEncoder,
     IdentityEncoder,

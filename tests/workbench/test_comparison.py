@@ -9,9 +9,9 @@ import math
 import pytest
 import yaml
 
-from hope_ssm.workbench import comparison, report
-from hope_ssm.workbench.comparison import Difference, difference, wanted
-from hope_ssm.workbench.rows import rows
+from hope_ssm.workbench.reports import comparison, report
+from hope_ssm.workbench.reports.comparison import Difference, difference, wanted
+from hope_ssm.workbench.reports.rows import rows
 from hope_ssm.workbench.run_directory import RunDirectory
 
 HOPE = {"mode": "hope", "init": "gaussian", "dt_max": 0.3, "d_state": 64}

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 
 from hope_ssm.datasets.digits import digits
 from hope_ssm.datasets.noise_tail import NoiseTail, TailPool
-from hope_ssm.workbench.catalogue import noisy_digits
-from hope_ssm.workbench.loaders import DataModule
+from hope_ssm.workbench.data.catalogue import noisy_digits
+from hope_ssm.workbench.data.loaders import DataModule
 
 
 def test_digits_are_split_once_and_whole():

@@ -17,7 +17,7 @@ import pytest
 from hope_ssm.cli import data
 from hope_ssm.datasets import cifar
 from hope_ssm.datasets.lra import fetching
-from hope_ssm.workbench import arena, catalogue
+from hope_ssm.workbench.data import arena, catalogue
 
 
 @pytest.fixture

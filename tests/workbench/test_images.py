@@ -14,8 +14,7 @@ from PIL import Image
 from hope_ssm.datasets import cifar
 from hope_ssm.datasets.images import bit_reversal, pixel_order, snake
 from hope_ssm.datasets.mnist import sequential_mnist
-from hope_ssm.workbench import catalogue
-from hope_ssm.workbench.data import make_splits
+from hope_ssm.workbench.data import catalogue, make_splits
 
 N = 10  # images a file
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hope_ssm.datasets.noise_tail import TailPool
-from hope_ssm.workbench.backbone import SequenceModel
-from hope_ssm.workbench.coders import LinearEncoder, SequenceDecoder
-from hope_ssm.workbench.convolution import FFTConvolution
-from hope_ssm.workbench.norms import BatchNorm
+from hope_ssm.workbench.models.backbone import SequenceModel
+from hope_ssm.workbench.models.coders import LinearEncoder, SequenceDecoder
+from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.workbench.models.norms import BatchNorm
 
 KERNELS = ["hope", "s4d", "s4"]
 LENGTHS = torch.tensor([7, 1, 11, 7, 4])

@@ -9,9 +9,8 @@ import pytest
 import torch
 import yaml
 
-from hope_ssm.workbench import arena, catalogue
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.data import DATASETS
+from hope_ssm.workbench.data import DATASETS, arena, catalogue
 from hope_ssm.workbench.training import build, train
 from tiny import TINY
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import hope_ssm
-from hope_ssm.workbench import report
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.evaluation import evaluate
+from hope_ssm.workbench.reports import report
 from hope_ssm.workbench.run_directory import RunDirectory
 from hope_ssm.workbench.training import build, train
 from tiny import TINY

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hope_ssm.workbench.backbone import SequenceModel
-from hope_ssm.workbench.convolution import FFTConvolution
-from hope_ssm.workbench.layers import S4Block
+from hope_ssm.workbench.models.backbone import SequenceModel
+from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.workbench.models.layers import S4Block
 
 KERNELS = ["hope", "s4d", "s4"]
 

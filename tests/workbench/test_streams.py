@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.loaders import ChunkLoader
+from hope_ssm.workbench.data.loaders import ChunkLoader
 from hope_ssm.workbench.streaming import Stream, detached, streams
 from hope_ssm.workbench.training import build, train
 from tiny import TINY

@@ -11,7 +11,7 @@ import torch
 from hope_ssm.datasets.adding import Adding
 from hope_ssm.datasets.copying import Copying
 from hope_ssm.datasets.delay import Delay
-from hope_ssm.workbench import catalogue
+from hope_ssm.workbench.data import catalogue
 
 BAND = {"l_seq": 200, "dt": 0.001, "freq": 100.0}
 

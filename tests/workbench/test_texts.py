@@ -13,8 +13,8 @@ from torch import nn
 
 from hope_ssm.datasets.lra import files, listops, texts
 from hope_ssm.datasets.lra.tokens import Vocabulary, characters
-from hope_ssm.workbench import arena
-from hope_ssm.workbench.coders import RetrievalDecoder
+from hope_ssm.workbench.data import arena
+from hope_ssm.workbench.models.coders import RetrievalDecoder
 
 
 def vocabulary_of(tokens: list[list[str]], specials: list[str], min_freq: int = 1) -> list[str]:

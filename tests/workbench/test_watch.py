@@ -11,8 +11,8 @@ import torch
 from seglearn.datasets import load_watch
 
 from hope_ssm.datasets.watch import read, watch
-from hope_ssm.workbench.loaders import DataModule
-from hope_ssm.workbench.splits import pad, stack
+from hope_ssm.workbench.data.loaders import DataModule
+from hope_ssm.workbench.data.splits import pad, stack
 
 
 def test_every_recording_is_there_once_and_no_subject_twice():

@@ -16,8 +16,8 @@ from hope_ssm.benchmark.published import algorithm_1
 from hope_ssm.checks import check_choice
 from hope_ssm.convolution import convolution_kernel
 from hope_ssm.hosts.kernels import HOST_KERNELS, host_kernel
-from hope_ssm.workbench.backbone import SequenceModel
-from hope_ssm.workbench.convolution import FFTConvolution
+from hope_ssm.workbench.models.backbone import SequenceModel
+from hope_ssm.workbench.models.convolution import FFTConvolution
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
 KERNELS = ("hope", "s4d", "s4")

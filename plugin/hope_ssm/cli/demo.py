@@ -38,8 +38,9 @@ def run(arguments: list[str]) -> int:
             f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
             "pip install 'hope-ssm[workbench]'."
         ) from None
-    from hope_ssm.workbench import memory_experiment, pictures
+    from hope_ssm.workbench import memory_experiment
     from hope_ssm.workbench.configuration import compose
+    from hope_ssm.workbench.reports import pictures
 
     for name in ("pytorch_lightning", "lightning.pytorch", "hope_ssm"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hope_ssm.workbench import report
+from hope_ssm.workbench.reports import report
 
 
 def run(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.report import spread
+from hope_ssm.workbench.reports.report import spread
 from hope_ssm.workbench.training import Run, train
 
 COMMON = ["experiment=hope/noisy-digits", "trainer.accelerator=cpu"]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice
-from hope_ssm.workbench.backbone import MODELS
-from hope_ssm.workbench.batches import FirstBatch
-from hope_ssm.workbench.coders import DECODERS, ENCODERS
+from hope_ssm.workbench.data.batches import FirstBatch
 from hope_ssm.workbench.losses import LOSSES, METRICS, steps_of, weight
+from hope_ssm.workbench.models.backbone import MODELS
+from hope_ssm.workbench.models.coders import DECODERS, ENCODERS
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
 from hope_ssm.workbench.streaming import streams

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer
 from hope_ssm.datasets.noise_tail import TailPool
-from hope_ssm.workbench.convolution import without_padding
+from hope_ssm.workbench.models.convolution import without_padding
 
 MODES = ("last", "first", "pool", "sum")
 

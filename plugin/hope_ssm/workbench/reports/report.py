@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hope_ssm.checks import check_choice
-from hope_ssm.workbench import comparison
-from hope_ssm.workbench.rows import Row, rows
+from hope_ssm.workbench.reports import comparison
+from hope_ssm.workbench.reports.rows import Row, rows
 from hope_ssm.workbench.run_directory import RunDirectory, find_runs
 
 _SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
@@ -131,7 +131,7 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
     )
     if compared:
         _write_csv(out / "comparison.csv", compared)
-    from hope_ssm.workbench import pictures
+    from hope_ssm.workbench.reports import pictures
 
     if shown is not None:
         pictures.draw_curves(table, shown, out / "report.png")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_flag, check_positive_integer, log_once
-from hope_ssm.workbench.convolution import reversed_steps, valid_steps, without_padding
-from hope_ssm.workbench.layers import S4Block
-from hope_ssm.workbench.norms import WHOLE_SEQUENCE, make_norm, normalize
+from hope_ssm.workbench.models.convolution import reversed_steps, valid_steps, without_padding
+from hope_ssm.workbench.models.layers import S4Block
+from hope_ssm.workbench.models.norms import WHOLE_SEQUENCE, make_norm, normalize
+from hope_ssm.workbench.models.pointwise import make_dropout
+from hope_ssm.workbench.models.pooling import make_pool
+from hope_ssm.workbench.models.residuals import make_residual
 from hope_ssm.workbench.options import instantiate
-from hope_ssm.workbench.pointwise import make_dropout
-from hope_ssm.workbench.pooling import make_pool
-from hope_ssm.workbench.residuals import make_residual
 
 _logger = logging.getLogger("hope_ssm.workbench")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest, option_names
-from hope_ssm.workbench.convolution import FFTConvolution, check_input, without_padding
-from hope_ssm.workbench.pointwise import make_activation, make_dropout, make_linear
+from hope_ssm.workbench.models.convolution import FFTConvolution, check_input, without_padding
+from hope_ssm.workbench.models.pointwise import make_activation, make_dropout, make_linear
 
 _logger = logging.getLogger("hope_ssm.workbench")
 

@@ -12,7 +12,7 @@ from hope_ssm.datasets.copying import Copying
 from hope_ssm.datasets.delay import Delay
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.datasets.randomness import RandomDataset
-from hope_ssm.workbench.splits import Splits, pad
+from hope_ssm.workbench.data.splits import Splits, pad
 
 
 def noisy_digits(l_noise: int = 192, seed: int = 42) -> Splits:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hope_ssm.workbench import report
-from hope_ssm.workbench.memory_experiment import Row
+from hope_ssm.workbench.reports import report
+
+if TYPE_CHECKING:
+    from hope_ssm.workbench.memory_experiment import Row
 
 COLORS = {"hope": "#c1272d", "s4d": "#0000a7"}
 

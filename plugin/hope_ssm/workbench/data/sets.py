@@ -8,11 +8,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hope_ssm.workbench import arena, catalogue
+from hope_ssm.workbench.data import arena, catalogue
+from hope_ssm.workbench.data.splits import Splits
 from hope_ssm.workbench.options import instantiate
-from hope_ssm.workbench.splits import Splits, pad, stack
-
-__all__ = ["DATASETS", "Splits", "make_splits", "pad", "register", "stack"]
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "noisy-digits": catalogue.noisy_digits,

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hope_ssm.workbench.convolution import without_padding
-from hope_ssm.workbench.layers import S4Block
+from hope_ssm.workbench.models.convolution import without_padding
+from hope_ssm.workbench.models.layers import S4Block
 
 
 class HopeLayer(nn.Module):

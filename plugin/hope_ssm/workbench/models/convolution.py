@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer, check_positive_number
 from hope_ssm.transfer import working_dtype
-from hope_ssm.workbench.pointwise import make_dropout
+from hope_ssm.workbench.models.pointwise import make_dropout
 
 REVERSE_LAGS = (-1, 0)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from hope_ssm.checks import nearest
 from hope_ssm.workbench.losses import LOSSES, METRICS
+from hope_ssm.workbench.reports.rows import Row, configuration, versions_differ
 from hope_ssm.workbench.resuming import differences
-from hope_ssm.workbench.rows import Row, configuration, versions_differ
 
 CONFIDENCE = 0.95
 _LESS_IS_BETTER = {"loss", "bpb", *LOSSES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.lra.files import place
-from hope_ssm.workbench.splits import Splits, pad, pad_pairs
+from hope_ssm.workbench.data.splits import Splits, pad, pad_pairs
 
 
 def listops(

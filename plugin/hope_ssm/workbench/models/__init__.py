@@ -1,0 +1,1 @@
+"""The models of the workbench: encoder, blocks with a kernel, decoder."""
