@@ -1,6 +1,6 @@
 """Claim 2: training S4D loses Hankel rank, training HOPE does not, and h needs no smaller learning rate.
 
-Noise-padded digits (64 + 192 steps), 2 layers, d_model 32, n = 64, 6 epochs; A, B and Δt at a learning rate of 0.001,
+Noise-padded digits (64 + 192 steps), 2 layers, d_model 32, n = 64, 12 epochs; A, B and Δt at a learning rate of 0.001,
 all else at 0.01, unless the row says otherwise. Random poles: Re λ = -U, Im λ = n/2 · U', U and U' uniform on [0, 1].
 """
 
@@ -27,7 +27,7 @@ CLAIM = "Training S4D loses Hankel rank, training HOPE does not"
 SEEDS = 3
 EPSILON = 1e-2
 COMMON = (
-    *("experiment=hope/noisy-digits", "dataset.l_noise=192", "trainer.max_epochs=6"),
+    *("experiment=hope/noisy-digits", "dataset.l_noise=192"),
     *("trainer.accelerator=cpu", "+trainer.enable_progress_bar=false", "train.tensorboard=false"),
     "trainer.enable_model_summary=false",
 )
