@@ -63,7 +63,7 @@ MAY_IMPORT = {
 WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
-    "reports": {"losses", "memory_experiment", "resuming", "run_directory"},
+    "reports": {"losses", "resuming", "run_directory"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

@@ -38,9 +38,8 @@ def run(arguments: list[str]) -> int:
             f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
             "pip install 'hope-ssm[workbench]'."
         ) from None
-    from hope_ssm.workbench import memory_experiment
+    from hope_ssm.workbench import memory_experiment, memory_picture
     from hope_ssm.workbench.configuration import compose
-    from hope_ssm.workbench.reports import pictures
 
     for name in ("pytorch_lightning", "lightning.pytorch", "hope_ssm"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -79,6 +78,6 @@ def run(arguments: list[str]) -> int:
     )
     print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json")
     picture = options.out / "memory.png"
-    pictures.draw(table, 64, 64 + l_noise, picture)
+    memory_picture.draw(table, 64, 64 + l_noise, picture)
     print(f"Picture: {picture}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hope_ssm.checks import check_choice
-from hope_ssm.workbench.reports import comparison
+from hope_ssm.workbench.reports import comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows
 from hope_ssm.workbench.run_directory import RunDirectory, find_runs
 
@@ -131,10 +131,8 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
     )
     if compared:
         _write_csv(out / "comparison.csv", compared)
-    from hope_ssm.workbench.reports import pictures
-
     if shown is not None:
-        pictures.draw_curves(table, shown, out / "report.png")
+        curves.draw_curves(table, shown, out / "report.png")
     files = [
         "report.md",
         "report.csv",
