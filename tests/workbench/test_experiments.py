@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,30 @@ def test_a_variant_of_experiment_1(variant, tmp_path):
         assert [layer["lr"][key] for key in "AB"] == [None if rest[1:] == ["equal"] else pytest.approx(0.001)] * 2
     assert math.isfinite(train(config, tmp_path / "run", callbacks=[]).metrics["train/loss"])
     assert compose([*base, f"+variant={variant}"]) == config
+
+
+def sweeps():
+    """(name, choices of every option) of the sweeps of tools/results."""
+    text = (ROOT / "tools" / "results").read_text(encoding="utf-8").replace("\\\n", " ")
+    arrays = re.findall(r"^(\w+)=\((.+)\)$", text, re.MULTILINE)
+    for name, words in arrays:
+        text = text.replace(f'"${{{name}[@]}}"', words)
+    for command, *words in map(shlex.split, re.findall(r"^(?:results|windows) .*", text, re.MULTILINE)):
+        name, *options = words if command == "windows" else [words[0], *words[2:]]
+        yield name, [[f"{key}={v}" for v in values.split(",")] for key, values in (o.split("=", 1) for o in options)]
+
+
+@pytest.mark.parametrize(("name", "options"), sweeps())
+def test_the_sweeps_of_the_results_compose(name, options):
+    for place, choices in enumerate(options):
+        for choice in choices:
+            overrides = [choice if i == place else others[0] for i, others in enumerate(options)]
+            assert compose(overrides)["train"]["seed"] == 0, name
+
+
+def test_the_page_of_results_names_every_sweep():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    script = (ROOT / "tools" / "results").read_text(encoding="utf-8")
+    names = {f"windows-{name}" if f"\nwindows {name} " in script else name for name, _ in sweeps()}
+    assert len(names) == 16
+    assert names <= set(re.findall(r"[\w-]+", page))
