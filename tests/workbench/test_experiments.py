@@ -198,7 +198,7 @@ def sweeps():
     for name, words in arrays:
         text = text.replace(f'"${{{name}[@]}}"', words)
     for command, *words in map(shlex.split, re.findall(r"^(?:results|windows) .*", text, re.MULTILINE)):
-        name, *options = words if command == "windows" else [words[0], *words[2:]]
+        name, *options = [f"windows-{words[0]}", *words[1:]] if command == "windows" else [words[0], *words[2:]]
         yield name, [[f"{key}={v}" for v in values.split(",")] for key, values in (o.split("=", 1) for o in options)]
 
 
@@ -212,7 +212,6 @@ def test_the_sweeps_of_the_results_compose(name, options):
 
 def test_the_page_of_results_names_every_sweep():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    script = (ROOT / "tools" / "results").read_text(encoding="utf-8")
-    names = {f"windows-{name}" if f"\nwindows {name} " in script else name for name, _ in sweeps()}
+    names = {name for name, _ in sweeps()}
     assert len(names) == 16
     assert names <= set(re.findall(r"[\w-]+", page))
