@@ -137,4 +137,5 @@ def test_data_that_are_not_there_leave_no_run_behind(run, hope, tmp_path):
     torch.save(best, absent / "checkpoints" / "best.ckpt")
     done = hope("reduce", str(absent), "--states", "4", "--out", "small")
     assert done.returncode == 1
+    assert str(tmp_path / "nothing") in done.stderr
     assert not (tmp_path / "small").exists()

@@ -97,6 +97,7 @@ class SequenceKernel(nn.Module):
     ) -> None:
         super().__init__()
         self.verbose = check_flag("verbose", verbose)
+        # A shared option that a kernel has no use for is said to be idle like any other, and then as good as not given.
         shared = {"n_ssm": n_ssm, "dt_min": dt_min, "dt_max": dt_max, "dt_transform": dt_transform}
         idle = {key: value for key, value in shared.items() if key in self.idle_options}
         self._check_options(options | idle)
