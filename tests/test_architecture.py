@@ -31,20 +31,21 @@ MAY_IMPORT = {
     "checks": set(),
     "precision": set(),
     "reporting": set(),
+    "storage": set(),
     "hankel": set(),
-    "datasets": set(),
+    "datasets": {"storage"},
     "ops": {"precision"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
     "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
 # Within the mathematics: frequency, toeplitz, contraction ← backends ← transfer, realization ← convolution.
@@ -61,7 +62,7 @@ OPS = {
 WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
-    "reports": {"losses", "resuming", "run_directory"},
+    "reports": {"losses", "resuming", "run_directory", "survey"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import resources
+from typing import Any
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.main import FULL_ERROR
@@ -27,8 +28,11 @@ def run(arguments: list[str]) -> int:
 
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         try:
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            command = ["hope", "train", *HydraConfig.get().overrides.task]
+            begun_in = HydraConfig.get().runtime.cwd
+            if begun_in not in sys.path:
+                sys.path.append(begun_in)  # a data set of one's own is looked for there, hydra.job.chdir or not
+            plain = as_begun(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), begun_in)
+            command = ["hope", "train", *typed_flags(arguments), *overrides()]
             metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
         except Exception as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -55,6 +59,42 @@ def run(arguments: list[str]) -> int:
     if failure:
         raise failure[0]
     return 0
+
+
+def as_begun(config: dict[str, Any], begun_in: str) -> dict[str, Any]:
+    """Return a configuration with paths as they were meant where the command was typed, under hydra.job.chdir too."""
+    if os.getcwd() == begun_in:
+        return config
+
+    def there(group: str, key: str) -> None:
+        path = config[group].get(key)
+        if isinstance(path, str) and (group, path) != ("train", "auto"):
+            config[group] = {**config[group], key: os.path.join(begun_in, path)}
+
+    there("train", "ckpt")
+    there("dataset", "data_dir")
+    os.environ["DATA_PATH"] = os.path.join(begun_in, os.environ.get("DATA_PATH", "data"))
+    return config
+
+
+def typed_flags(arguments: list[str]) -> list[str]:
+    """Return what of a command line Hydra takes beside overrides and a resumed run needs: where its files are."""
+    taken, words = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"), []
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word in taken:
+            words += [word, value]
+        elif word.startswith(taken[::2]) and "=" in word:
+            words.append(word)
+    return words
+
+
+def overrides() -> list[str]:
+    """Return the overrides of the present job, and those of Hydra that a single run understands."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sweeps = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode", "hydra.run.dir")
+    given = HydraConfig.get().overrides
+    return [*given.task, *(word for word in given.hydra if not word.lstrip("+~").startswith(sweeps))]
 
 
 def options_of(group: str) -> list[str]:

@@ -11,17 +11,24 @@ from typing import Any
 from hope_ssm.checks import check_choice
 from hope_ssm.workbench.reports import comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows
-from hope_ssm.workbench.run_directory import RunDirectory, find_runs
+from hope_ssm.workbench.run_directory import DONE, RunDirectory
+from hope_ssm.workbench.survey import left_out, survey
 
 _SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
 
 
-def spread(values: Sequence[float], digits: int, scale: float = 1.0) -> str:
-    """Return "mean ± standard deviation" of the sample; "mean" of a single value; "–" of none."""
+def spread(values: Sequence[float], digits: int, runs: int | None = None, scale: float = 1.0) -> str:
+    """Return "mean ± standard deviation" of the sample; "mean" of a single value; "–" of none.
+
+    Args: values, digits: numbers, and their decimals; runs: how many there should be, said where there are fewer;
+        scale: multiplies the numbers.
+    """
     if not values:
         return "–"
-    mean = f"{scale * statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    text = f"{scale * statistics.fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {scale * statistics.stdev(values):.{digits}f}"
+    return text if runs in (None, len(values)) else f"{text} ({len(values)} of {runs})"
 
 
 def metrics_of(table: Sequence[Row]) -> list[str]:
@@ -49,12 +56,12 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
             [
                 row.label,
                 str(len(row.runs)),
-                *(spread(row.values(name), 4) for name in metrics),
+                *(spread(row.values(name), 4, len(row.runs)) for name in metrics),
                 row.d_state,
                 row.count("parameters"),
                 row.count("kernel_parameters"),
-                spread(row.values(_SPEED), 1),
-                spread(row.values(_MEMORY), 0),
+                spread(row.values(_SPEED), 1, len(row.runs)),
+                spread(row.values(_MEMORY), 0, len(row.runs)),
             ]
         )
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
@@ -95,14 +102,15 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         baseline: part of a label, against which the other rows are compared, in comparison.csv too.
     Returns: the Markdown.  Raises: ValueError: no runs, none finished, no such metric or baseline.
     """
-    runs = find_runs(directory)
-    finished = [run for run in runs if run.state == "finished" and run.results]
+    runs, damaged = survey(directory)
+    finished = [run for run in runs if run.state in DONE and run.results]
     if not finished:
-        states = ", ".join(f"{run.path} is {run.state}" for run in runs)
+        states = ", ".join([f"{run.path} is {run.state}" for run in runs] + [f"{path} is damaged" for path in damaged])
         raise ValueError(f"the directory must hold finished runs; {states}.")
     table = rows(finished)
     shown = pictured(finished, metric)
     text = markdown(table, [run for run in runs if run not in finished])
+    text += "\n" + left_out(damaged) if damaged else ""
     compared: list[dict[str, Any]] = []
     if baseline is not None:
         pairs, alone = comparison.compare(table, baseline)
@@ -118,6 +126,7 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         for name in names:
             if values := row.values(name):
                 line[f"{name} mean"] = statistics.fmean(values)
+                line[f"{name} n"] = len(values)
                 line[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 else ""
         lines.append(line)
     _write_csv(out / "report.csv", lines)
