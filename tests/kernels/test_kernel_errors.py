@@ -11,13 +11,12 @@ from omegaconf import OmegaConf
 
 from hope_ssm import (
     HopeKernel,
-    registry,
 )
 from hope_ssm.kernels.s4d import S4DKernel
+from kernel_cases import ENTRIES, RECURRENT
 from messages import NUMBER, WHOLE, exactly
 
-OWN = [entry for entry in registry.kernels().values() if entry.distribution == registry.DISTRIBUTION]
-KERNELS = {entry.name: entry.load() for entry in OWN if entry.recurrent}  # for conv see test_conv_kernel.py
+KERNELS = {name: ENTRIES[name].load() for name in RECURRENT}  # for conv see test_conv_kernel.py
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
