@@ -169,11 +169,6 @@ def test_the_folders_of_the_workbench_do_not_know_how_it_trains(folder):
     assert dotted <= WORKBENCH[folder] | {folder}
 
 
-def test_hosts_and_workbench_do_not_know_each_other():
-    for one, other in (("hosts", "workbench"), ("workbench", "hosts")):
-        assert other not in MAY_IMPORT[one]
-
-
 def test_data_sets_are_for_hosts_workbench_and_command_line():
     users = {part(path) for path in package_files() if "datasets" in own_parts(path)}
     assert users <= {"datasets", "hosts", "workbench", "cli"}
