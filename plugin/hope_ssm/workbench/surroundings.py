@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,9 @@ from typing import Any
 import torch
 
 import hope_ssm
+from hope_ssm.reporting.machine import git_state
 
 _DISTRIBUTIONS = ("hope-ssm", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy")
-
-
-def git_state(directory: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout around ``directory`` and whether files differ from it; None outside of one."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "changed": bool(git("status", "--porcelain"))}
 
 
 def surroundings() -> dict[str, Any]:
@@ -38,7 +24,9 @@ def surroundings() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    git = {"working directory": git_state(Path.cwd()), "hope-ssm": git_state(Path(hope_ssm.__file__).parent)}
+    places = {"working directory": Path.cwd(), "hope-ssm": Path(hope_ssm.__file__).parent}
+    states = {name: git_state(place) for name, place in places.items()}
+    git = {name: state and {"commit": state[0], "changed": state[1]} for name, state in states.items()}
     machine = {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count(), "process": os.getpid()}
     machine["threads"] = torch.get_num_threads()
     return {"versions": versions, "git": git, "machine": machine}

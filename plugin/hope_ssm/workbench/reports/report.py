@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hope_ssm.checks import check_choice
+from hope_ssm.reporting.tables import markdown_table, mean_and_deviation, write_csv
 from hope_ssm.workbench.reports import comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows
 from hope_ssm.workbench.run_directory import DONE, RunDirectory
@@ -17,18 +17,11 @@ from hope_ssm.workbench.survey import left_out, survey
 _SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
 
 
-def spread(values: Sequence[float], digits: int, runs: int | None = None, scale: float = 1.0) -> str:
-    """Return "mean ± standard deviation" of the sample; "mean" of a single value; "–" of none.
-
-    Args: values, digits: numbers, and their decimals; runs: how many there should be, said where there are fewer;
-        scale: multiplies the numbers.
-    """
-    if not values:
-        return "–"
-    text = f"{scale * statistics.fmean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {scale * statistics.stdev(values):.{digits}f}"
-    return text if runs in (None, len(values)) else f"{text} ({len(values)} of {runs})"
+def _of_all(row: Row, metric: str, digits: int) -> str:
+    """Mean and standard deviation of a metric, and of how many runs where some have none."""
+    values = row.values(metric)
+    text = mean_and_deviation(values, digits)
+    return text if len(values) in (0, len(row.runs)) else f"{text} ({len(values)} of {len(row.runs)})"
 
 
 def metrics_of(table: Sequence[Row]) -> list[str]:
@@ -50,21 +43,21 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
         "steps / s",
         "peak memory MiB",
     ]
-    lines = [header, ["---"] * len(header)]
+    lines = [header]
     for row in table:
         lines.append(
             [
                 row.label,
                 str(len(row.runs)),
-                *(spread(row.values(name), 4, len(row.runs)) for name in metrics),
+                *(_of_all(row, name, 4) for name in metrics),
                 row.d_state,
                 row.count("parameters"),
                 row.count("kernel_parameters"),
-                spread(row.values(_SPEED), 1, len(row.runs)),
-                spread(row.values(_MEMORY), 0, len(row.runs)),
+                _of_all(row, _SPEED, 1),
+                _of_all(row, _MEMORY, 0),
             ]
         )
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    text = markdown_table(lines) + "\n"
     text += "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
     text += "or the last where nothing was validated.\n"
     for row in table:
@@ -85,14 +78,6 @@ def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
         return check_choice("metric", metric, sorted(known))
     wanted = (runs[0].config["train"]["monitor"], "val/loss", "train/loss")
     return next((name for name in wanted if name in known), None)
-
-
-def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(lines)
 
 
 def write(directory: Path, out: Path, metric: str | None = None, baseline: str | None = None) -> str:
@@ -129,9 +114,9 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
                 line[f"{name} n"] = len(values)
                 line[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 else ""
         lines.append(line)
-    _write_csv(out / "report.csv", lines)
+    write_csv(out / "report.csv", lines)
     each = [(row, run) for row in table for run in row.runs]
-    _write_csv(
+    write_csv(
         out / "runs.csv",
         [
             {"configuration": row.label, "seed": run.config["train"]["seed"], "directory": run.path, **run.results}
@@ -139,7 +124,7 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         ],
     )
     if compared:
-        _write_csv(out / "comparison.csv", compared)
+        write_csv(out / "comparison.csv", compared)
     if shown is not None:
         curves.draw_curves(table, shown, out / "report.png")
     files = [
