@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
     "precision": set(),
-    "reporting": set(),
+    "reporting": {"storage"},
     "storage": set(),
     "hankel": set(),
     "datasets": {"storage"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.plugins import CheckpointIO
 from torch import Tensor
 
 from hope_ssm.storage import whole_file

@@ -10,8 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from hope_ssm.reporting.tables import write_csv
 from hope_ssm.workbench.peak_memory import PeakMemory
-from hope_ssm.workbench.run_directory import write_csv
 
 
 class History(Callback):
@@ -37,6 +37,11 @@ class History(Callback):
         self._validated = False
         self._started = 0.0
         self._counted = 0  # steps that are in the medians
+        self._trainer: pl.Trainer | None = None
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Look at the metrics of this training."""
+        self._trainer = trainer
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Start the clock."""
@@ -86,6 +91,8 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was recorded, for the checkpoint."""
+        if self._trainer is not None:
+            self._know(self._trainer)
         return {
             "epochs": self.epochs,
             "known": self._known,

@@ -51,16 +51,15 @@ def obstacle(trainer: pl.Trainer) -> str | None:
         return "it was made before the gradients of all its batches were used"
     if trainer.validating != validation_follows(trainer):
         return "it was made beside a validation that an undisturbed training would not have had there"
-    if any(stream.mode != "none" for stream in getattr(trainer.lightning_module, "streams", {}).values()):
-        return "it was made within an epoch, and train.state carries a state from batch to batch"
     return None
 
 
 class Midway(Callback):
     """Write and take over what Lightning leaves out of a checkpoint.
 
-    The sums behind the means of a half-done epoch; the step of a plateau schedule, which follows the checkpoint of an
-    epoch; that early stopping has ended the training; and why the checkpoint cannot be gone on with, if it cannot.
+    Of a half-done epoch the sums behind its means, and the state that its batches carry; the step of a plateau
+    schedule, which follows the checkpoint of an epoch; that early stopping has ended the training; and why the
+    checkpoint cannot be gone on with, if it cannot.
 
     Args:
         stopping: the configuration ``callbacks``: early stopping holds as long as it is the same.
@@ -91,6 +90,7 @@ class Midway(Callback):
                 if metric.is_tensor and metric.meta.on_epoch
             }
             mine["sums"] = gathered({**self.sums, **sums})
+            mine["stream"] = gathered(module.streams["train"].carried)
         mine["stopping"] = self.stopping if trainer.should_stop and early_stopped(trainer) else None
         checkpoint[KEY] = mine
 
@@ -99,6 +99,8 @@ class Midway(Callback):
         mine = checkpoint.get(KEY, {})
         sums = mine.get("sums") or [{}]
         self.sums = dict(sums[trainer.global_rank]) if len(sums) == trainer.world_size else {}
+        if len(streams := mine.get("stream", ())) == trainer.world_size:
+            module.streams["train"].carried = trainer.strategy.batch_to_device(streams[trainer.global_rank])
         self._plateau, self._early = mine.get("plateau"), mine.get("stopping") == self.stopping
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

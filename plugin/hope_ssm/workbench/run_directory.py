@@ -19,7 +19,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,16 +46,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, like :func:`write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table with the keys of all rows as its columns, like :func:`write_text`."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, names)
-    table.writeheader()
-    table.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 @dataclass(frozen=True)
