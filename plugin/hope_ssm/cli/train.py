@@ -32,6 +32,8 @@ def run(arguments: list[str]) -> int:
             if begun_in not in sys.path:
                 sys.path.append(begun_in)  # a data set of one's own is looked for there, hydra.job.chdir or not
             plain = as_begun(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), begun_in)
+            if plain.get("wandb") is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+                plain["wandb"] = {**of_the_sweep(arguments), **plain["wandb"]}
             command = ["hope", "train", *typed_flags(arguments), *overrides()]
             metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
         except Exception as error:
@@ -95,6 +97,15 @@ def overrides() -> list[str]:
     sweeps = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode", "hydra.run.dir")
     given = HydraConfig.get().overrides
     return [*given.task, *(word for word in given.hydra if not word.lstrip("+~").startswith(sweeps))]
+
+
+def of_the_sweep(typed: list[str]) -> dict[str, str]:
+    """Return a name for the present job, what was swept in it, and one for the group of all jobs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    swept = [word for word in HydraConfig.get().overrides.task if word not in as_here(typed)]
+    place = os.path.abspath(HydraConfig.get().sweep.dir)
+    return {"name": " ".join(swept), "group": "/".join(place.split(os.sep)[-2:])}
 
 
 def options_of(group: str) -> list[str]:

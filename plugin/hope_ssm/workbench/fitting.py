@@ -69,7 +69,9 @@ def fit(
     try:
         with PeakMemory(trainer.strategy.root_device) as history.memory:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
-        if not history.step_seconds and midway.sums:  # resumed at its end, in the middle of an epoch
+        if "MultiProcessing" in type(trainer.strategy.launcher).__name__ and (run.path / LAST).is_file():
+            _take_over(trainer, history, best, read_checkpoint(run.path / LAST))
+        elif not history.step_seconds and midway.sums:  # resumed at its end, in the middle of an epoch
             history.end_within_an_epoch(midway.means(), trainer.current_epoch, trainer.global_step)
             if trainer.is_global_zero:
                 history.write()
@@ -84,6 +86,13 @@ def fit(
         raise
     finish(trainer.loggers, failed=False)
     return metrics, history, state
+
+
+def _take_over(trainer: pl.Trainer, history: History, best: BestCheckpoint, checkpoint: Mapping[str, Any]) -> None:
+    """Read back what processes of ddp_spawn have trained, which this one has not seen."""
+    trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+    history.load_state_dict(checkpoint["callbacks"][history.state_key])
+    best.best_model_path = str(best.path) if best.path.is_file() else ""
 
 
 def _complete(trainer: pl.Trainer) -> bool:

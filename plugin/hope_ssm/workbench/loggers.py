@@ -18,7 +18,7 @@ _logger = logging.getLogger("hope_ssm.workbench")
 def loggers(config: Mapping[str, Any], directory: Path) -> list[Logger]:
     """Return the CSV logger, TensorBoard's (``train.tensorboard``: null if installed, true, false) and W&B's.
 
-    ``wandb`` is null or the options of Lightning's ``WandbLogger``.
+    ``wandb`` is null or the options of Lightning's ``WandbLogger``; its runs are named after the directory by default.
     """
     made: list[Logger] = [CSVLogger(directory, name="csv")]
     wanted = config["train"].get("tensorboard")
@@ -36,7 +36,7 @@ def loggers(config: Mapping[str, Any], directory: Path) -> list[Logger]:
             raise ImportError("wandb=… needs Weights & Biases: pip install wandb, or set wandb=null.")
         from pytorch_lightning.loggers import WandbLogger
 
-        made.append(WandbLogger(save_dir=directory, **config["wandb"]))
+        made.append(WandbLogger(**{"save_dir": directory, "name": directory.name, **config["wandb"]}))
     return made
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from hope_ssm.analysis.inspection import kernels
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
 from hope_ssm.reporting.timing import step_seconds
+from hope_ssm.workbench.checkpoint_io import WholeCheckpointIO
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
@@ -83,12 +84,10 @@ def reduce_run(
     for name, (reduced, _) in made.items():
         weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(modes).items()}
     new.begin(config, reduced_from=str(path))
-    (new.path / BEST).parent.mkdir(exist_ok=True)
     known = {**saved["hyper_parameters"], "config": config}
     kept = {key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved}
-    torch.save(
-        {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
-    )
+    content = {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}
+    WholeCheckpointIO().save_checkpoint(content, new.path / BEST)
     metrics = before, evaluate(new.path, split=split)
     recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
         block.obstacle for block in task.model.layers

@@ -54,11 +54,12 @@ def processes(trainer: Mapping[str, Any]) -> int:
 
 
 def is_done(config: Mapping[str, Any], run: RunDirectory, checkpoint: str | None) -> bool:
-    """Whether a run is finished and was not asked for more epochs or steps since."""
+    """Whether a run is finished and was not asked for more epochs or steps since, or another early stopping."""
     if run.state != "finished" or not run.results or checkpoint is None:
         return False
     before, now = run.config["trainer"], config["trainer"]
-    return all(before.get(key) == now.get(key) for key in ("max_epochs", "max_steps", "max_time"))
+    same = all(before.get(key) == now.get(key) for key in ("max_epochs", "max_steps", "max_time"))
+    return same and (run.config.get("callbacks") or {}) == (config.get("callbacks") or {})
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
