@@ -7,14 +7,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_resuming import assert_same
 
 from hope_ssm.datasets.lra import listops
 from hope_ssm.storage import alone, whole_file
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.run_directory import RunDirectory
 from hope_ssm.workbench.training import train
-from runs import LONGER, QUIET, Stop, StopAt, run
+from runs import LONGER, QUIET, Stop, StopAt, assert_same, run
 from tiny import TINY
 
 HOLD = """

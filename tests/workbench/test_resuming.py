@@ -6,12 +6,11 @@ import os
 import signal
 
 import pytest
-import torch
 from pytorch_lightning.callbacks import LambdaCallback
 
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import RunDirectory
-from runs import LONGER, Stop, StopAt, run
+from runs import LONGER, At, Stop, StopAt, assert_same, run
 
 SIX = ["trainer.limit_train_batches=6", "trainer.limit_val_batches=1", "optimizer.lr=0.02"]
 LIMITS = {
@@ -31,17 +30,6 @@ CONFIGURATIONS = {
 }
 
 
-class At(LambdaCallback):
-    """Does something after batch ``index`` of an epoch."""
-
-    def __init__(self, epoch, index, do):
-        def look(trainer, module, outputs, batch, i):
-            if (trainer.current_epoch, i) == (epoch, index):
-                do(trainer)
-
-        super().__init__(on_train_batch_end=look)
-
-
 def stop(trainer):
     trainer.should_stop = True
 
@@ -56,19 +44,6 @@ def fail(trainer):
 
 def last(directory):
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")
-
-
-def assert_same(directory, whole):
-    for name in ("last", "best"):
-        ours, theirs = (read_checkpoint(d / "checkpoints" / f"{name}.ckpt") for d in (directory, whole))
-        assert ours["global_step"] == theirs["global_step"], name
-        for key, value in theirs["state_dict"].items():
-            assert torch.equal(ours["state_dict"][key], value), (name, key)
-    assert RunDirectory(directory).epochs == RunDirectory(whole).epochs
-    aside = {"train/steps_per_second", "train/peak_memory_mib"}
-    ours, theirs = (RunDirectory(d).results for d in (directory, whole))
-    assert {k: v for k, v in ours.items() if k not in aside} == {k: v for k, v in theirs.items() if k not in aside}
-    assert min(ours[name] for name in aside) > 0
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_resuming import At, assert_same
 
 from hope_ssm.cli.train import typed_flags
 from hope_ssm.workbench.interruption import TrainingInterrupted, override, quoted
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import RunDirectory
-from runs import LONGER, QUIET, run
+from runs import LONGER, QUIET, At, assert_same, run
 from tiny import TINY
 
 HOPE = str(Path(sys.executable).with_name("hope"))

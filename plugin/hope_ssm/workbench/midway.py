@@ -85,7 +85,7 @@ class Midway(Callback):
             mine["batches"] = trainer.fit_loop.epoch_loop.batch_progress.current.ready
             results = trainer.fit_loop.epoch_loop._results
             sums = {
-                key: (metric.value.detach().cpu(), getattr(metric, "cumulated_batch_size", None))
+                key: (metric.value.cpu(), metric.cumulated_batch_size.cpu() if metric.meta.is_mean_reduction else None)
                 for key, metric in results.items()
                 if metric.is_tensor and metric.meta.on_epoch
             }

@@ -195,11 +195,16 @@ def _explain(
     if interrupted:
         status = STATUS + (signal.SIGTERM if signals.terminate else signal.SIGINT)
         raise TrainingInterrupted(f"interrupted; to resume: {mend}", status) from None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise OSError(
-            f"the disk of {str(run.path)!r} must have room for checkpoints; got: {os.strerror(error.errno)}. "
-            f"Free some and go on: {mend}"
-        ) from error
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or str(run.path) in str(error.filename):
+            need = (
+                "the disk of {} must have room for checkpoints" if full else "the run directory {} must stay writable"
+            )
+            raise OSError(
+                f"{need.format(repr(str(run.path)))}; got: {os.strerror(error.errno)}. "
+                f"{'Free some' if full else 'Mend that'} and go on: {mend}"
+            ) from error
 
 
 def count(module: torch.nn.Module, part: str = "") -> int:
