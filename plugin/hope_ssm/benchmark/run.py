@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ def compare(
 
     Args: names of contenders; repetitions and seconds: most of each, for every call of a contender.
     """
-    device, rows, everything = torch.device(sizes.device), [], {}
+    device, rows = torch.device(sizes.device), []
+    everything: dict[tuple[str, str], Callable[[], object]] = {}
     tolerance = TOLERANCES[DTYPES[sizes.dtype]]
     for name in names:
         say(f"checking {name}")
@@ -47,13 +49,15 @@ def compare(
     return rows
 
 
+def _at(sizes: Sizes, axis: str, value: Any) -> Sizes:
+    return replace(sizes, **{axis: value})
+
+
 def sweep(
     names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
 ) -> dict[int, list[Row]]:
     """Return :func:`compare` at every value of ``axis`` (``"length"`` or ``"states"``)."""
-    return {
-        value: compare(names, replace(sizes, **{axis: value}), repetitions, seconds, lambda _: None) for value in values
-    }
+    return {value: compare(names, _at(sizes, axis, value), repetitions, seconds, lambda _: None) for value in values}
 
 
 def exponent(points: dict[int, float]) -> float:

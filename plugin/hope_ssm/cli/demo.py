@@ -7,6 +7,7 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
         everything = progress.add_task("all runs", total=len(table) * len(seeds))
         steps = progress.add_task("", total=1)
 
-        def tick(row: memory_experiment.Row, seed: int):
+        def tick(row: memory_experiment.Row, seed: int) -> Callable[[], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
             progress.reset(steps, description=f"{row.kernel}, Δt {row.setting}, seed {seed}: steps", total=None)
             return lambda: progress.advance(steps)

@@ -76,7 +76,7 @@ class Copying(RandomDataset):
     def _memorized(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         y = generator.integers(1, self.n_tokens - 1, self.l_memorize)
         x = np.zeros(self.l_noise + 2 * self.l_memorize, dtype=np.int64)
-        places = slice(self.l_memorize)
+        places: slice | np.ndarray = slice(self.l_memorize)
         if self.variable:
             free = self.l_noise + self.l_memorize
             places = np.sort(generator.choice(free, self.l_memorize, replace=False))

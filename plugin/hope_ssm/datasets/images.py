@@ -37,7 +37,7 @@ def bit_reversal(n: int) -> Tensor:
     """Return 0 … n-1 ordered by their binary digits read backwards: neighbours in time come from far apart."""
     digits = max(1, math.ceil(math.log2(n)))
     numbers = torch.arange(2**digits)
-    reversed_ = sum(((numbers >> digit) & 1) << (digits - 1 - digit) for digit in range(digits))
+    reversed_ = torch.stack([((numbers >> digit) & 1) << (digits - 1 - digit) for digit in range(digits)]).sum(0)
     return reversed_[reversed_ < n]
 
 

@@ -19,7 +19,7 @@ def check_seed(seed: Any) -> int:
     wanted = "seed must be a whole number from 0 to 2**63 - 1"
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"{wanted}; got {seed!r} ({type(seed).__name__}).")
-    if not 0 <= seed < 2**63:
+    if not 0 <= int(seed) < 2**63:
         raise ValueError(f"{wanted}; got {seed}.")
     return int(seed)
 

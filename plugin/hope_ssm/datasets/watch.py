@@ -60,11 +60,11 @@ def read(file: BinaryIO) -> dict[str, Any]:
 @cache
 def _recordings() -> dict[str, Any]:
     package = importlib.util.find_spec("seglearn")
-    if package is None:
+    if package is None or package.origin is None:
         raise ImportError(
             "the watch recordings need seglearn, which is not installed: pip install 'hope-ssm[workbench]'."
         )
-    with Path(package.submodule_search_locations[0], "data", "watch_dataset.npy").open("rb") as file:
+    with Path(package.origin).with_name("data").joinpath("watch_dataset.npy").open("rb") as file:
         return read(file)
 
 

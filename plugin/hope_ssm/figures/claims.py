@@ -22,7 +22,7 @@ def claim(name: str) -> ModuleType:
     return importlib.import_module(f"hope_ssm.figures.{name}")
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def spread(values: Sequence[float] | np.ndarray, digits: int = 2) -> str:
     """Mean ± standard deviation over seeds, as text."""
     return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=len(values) > 1):.{digits}f}"
 
@@ -32,7 +32,7 @@ def exponents(sizes: Sequence[int], values: np.ndarray) -> np.ndarray:
     return np.polyfit(np.log(sizes), np.log(np.maximum(values, 1e-300)).T, 1)[0]
 
 
-def band(axes: Any, x: Sequence[float], values: np.ndarray, **style: Any) -> None:
+def band(axes: Any, x: Sequence[float] | np.ndarray, values: np.ndarray, **style: Any) -> None:
     """Draw mean ± standard deviation over seeds.  Args: x (K,); values (seeds, K)."""
     mean, deviation = values.mean(0), values.std(0, ddof=len(values) > 1)
     (line,) = axes.plot(x, mean, **style)

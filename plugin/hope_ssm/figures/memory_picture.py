@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     axes.axhline(10, color="0.6", lw=0.8, ls=":")
     axes.legend(loc="best", frameon=False, fontsize=9)
 
-    panels = []
+    panels: list[Any] = []
     for place, row in enumerate(table):
         panel = figure.add_subplot(grid[place, 1], sharex=panels[0] if panels else None)
         panels.append(panel)

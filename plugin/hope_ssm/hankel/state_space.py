@@ -65,7 +65,7 @@ class StateSpace:
         complete = (part.to(torch.complex128) for part in (torch.diag_embed(poles), B, C, D))
         return cls(*complete)
 
-    def __getitem__(self, index: int | slice) -> StateSpace:
+    def __getitem__(self, index: int | slice | Tensor) -> StateSpace:
         """Return some of the systems."""
         return StateSpace(*(getattr(self, field.name)[index] for field in fields(self)))
 

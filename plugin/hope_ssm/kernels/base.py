@@ -126,7 +126,7 @@ class SequenceKernel(nn.Module):
             if parameter.kind is parameter.KEYWORD_ONLY and (base is cls or parameter.name not in cls.idle_options)
         }
         rest = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
-        cls.__signature__ = inspect.Signature([*named.values(), rest])
+        cls.__signature__ = inspect.Signature([*named.values(), rest])  # type: ignore[attr-defined]
 
     def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
         checked, idle = check_setting(option, setting, self.optimizer_options.values(), self.idle_optimizer_options)

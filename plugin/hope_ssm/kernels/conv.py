@@ -35,6 +35,8 @@ class ConvolutionKernel(SequenceKernel):
     optimizer_options = {"samples": OptimizerOption(("K", "samples"))}  # noqa: RUF012
     idle_optimizer_options = ("dt", "A", "B", "C")
     idle_options = STATE_SPACE_OPTIONS
+    l_max: int
+    samples: Tensor
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)

@@ -73,6 +73,7 @@ class DSSKernel(ModalKernel):
         transition, B = zero_order_hold(poles, one, dt)
         if self.variant == "exp":
             return transition, B
+        assert self.l_max is not None  # the constructor has seen to it
         _, less_one = exponential(poles, self.l_max * dt)
         return transition, less_one.inverse()(B)
 

@@ -97,7 +97,8 @@ def timescales(dt_min: float | None, dt_max: float | None, l_max: int | None) ->
     Args: dt_min: None: 1 / l_max; dt_max: None: 100 dt_min.
     Raises: ValueError: dt_min is None and l_max is, too.
     """
-    if dt_min is None and l_max is None:
-        raise ValueError("dt_min=null means 1 / l_max; got l_max=null. Give the kernel one of the two.")
-    dt_min = 1 / l_max if dt_min is None else dt_min
+    if dt_min is None:
+        if l_max is None:
+            raise ValueError("dt_min=null means 1 / l_max; got l_max=null. Give the kernel one of the two.")
+        dt_min = 1 / l_max
     return dt_min, 100 * check_positive_number("dt_min", dt_min) if dt_max is None else dt_max

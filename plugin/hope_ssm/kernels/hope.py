@@ -71,6 +71,8 @@ class HopeKernel(SequenceKernel):
     }
     idle_optimizer_options = ("A", "B")
     idle_options = S4_OPTIONS | {"init"}
+    markov_parameters: Tensor
+    raw_sampling_period: Tensor
 
     def __init__(
         self,

@@ -49,6 +49,9 @@ class LRUKernel(ModalKernel):
     idle_optimizer_options = ("dt", "sampling_period")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
+    nu_log: Tensor
+    theta_log: Tensor
+    gamma_log: Tensor
 
     def __init__(
         self,

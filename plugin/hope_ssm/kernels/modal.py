@@ -79,6 +79,10 @@ class ModalKernel(StateSpaceKernel):
     C and Δt are one a feature.
     """
 
+    A_real: Tensor
+    A_imag: Tensor
+    B: Tensor
+
     def register_modes(self, poles: Tensor) -> None:
         """Register Λ, (n/2,) or (n_ssm, n/2) complex, random C, and the sampling periods."""
         C = self.initial_outputs()

@@ -60,6 +60,6 @@ def check_setting(
     for key in setting:
         if key not in valid:
             raise ValueError(f"{option} has no key {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
-    checked = {key: None if value is None else check_rate(f"{option}.{key}", value) for key, value in setting.items()}
+    checked = {key: check_rate(f"{option}.{key}", value) for key, value in setting.items() if value is not None}
     ruled = {key: value for key, value in checked.items() if key in known}
-    return ruled, [key for key, value in checked.items() if key not in known and value is not None]
+    return ruled, [key for key in checked if key not in known]

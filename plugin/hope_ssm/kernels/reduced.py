@@ -50,6 +50,7 @@ class ReducedKernel(S4DKernel):
     name = "reduced"
     idle_options = S4DKernel.idle_options | {"horizon"}
     optimizer_options = {**S4DKernel.optimizer_options, "feedthrough": OptimizerOption(("D",), bare="never")}  # noqa: RUF012
+    feedthrough: Tensor
 
     def __init__(self, *, disc: str | None = "bilinear", **shared: Any) -> None:
         rule = check_choice("disc of the reduced kernel", "bilinear" if disc is None else disc, ("bilinear",))
@@ -73,7 +74,7 @@ class ReducedKernel(S4DKernel):
         before = pad(kernel[..., :-1], (1, 0))
         impulse = pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
         kernel = (kernel + before) / 2 + impulse
-        if response is None:
+        if state is None or response is None:
             return kernel, None
         first = self._read(state).to(response.dtype).unsqueeze(-1)
         return kernel, (response + torch.cat([first, response[..., :-1]], dim=-1)) / 2
@@ -118,7 +119,8 @@ class ReducedKernel(S4DKernel):
         A, B = (1 + period * poles / 2) / (1 - period * poles / 2), period * B / (1 - period * poles / 2)
         D = self.feedthrough[:, feature].double() + (C * B).sum(-1).real
         C = C * (1 + A) / 2
-        return StateSpace.from_modes(*(torch.cat([part, part.conj()], dim=-1) for part in (A, B, C)), D)
+        A, B, C = (torch.cat([part, part.conj()], dim=-1) for part in (A, B, C))
+        return StateSpace.from_modes(A, B, C, D)
 
 
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int 
     if (tolerance is None) == (states is None):
         raise ValueError(f"either a tolerance or states must be given; got tolerance={tolerance}, states={states}.")
     n = singular_values.shape[-1]
-    if states is None:
+    if tolerance is not None:
         return smallest_orders(singular_values, tolerance).clamp(min=1)
     if check_positive_integer("states", states) > n:
         raise ValueError(f"states must be at most {n}, what the kernel has; got {states}.")

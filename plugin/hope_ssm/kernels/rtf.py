@@ -67,6 +67,8 @@ class RTFKernel(StateSpaceKernel):
     idle_optimizer_options = ("dt", "sampling_period", "B")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
+    numerator: Tensor
+    denominator: Tensor
 
     def __init__(self, *, d_state: int = 64, init_scale: float = 1.0, truncation: str = "exact", **shared: Any) -> None:
         super().__init__(**shared)
@@ -81,7 +83,7 @@ class RTFKernel(StateSpaceKernel):
         self.register("numerator", init_scale * b)
 
     @property
-    def C(self) -> Tensor:  # noqa: N802, as in the equations
+    def C(self) -> Tensor:  # type: ignore[override]  # noqa: N802, as in the equations
         """The output row of the companion realization: b (C, H, n)."""
         return self.numerator
 

@@ -85,6 +85,7 @@ class S4Kernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS - {"rank"}
+    P: Tensor
 
     def __init__(
         self,
@@ -114,7 +115,8 @@ class S4Kernel(ModalKernel):
                 f"{len(bases)}; got {self.n_ssm}."
             )
         found = zip(*(nplr(basis, self.n, self.rank) for basis in bases), strict=True)
-        return tuple(np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
+        poles, P, B = (np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
+        return poles, P, B
 
     def discretized(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""

@@ -60,6 +60,8 @@ class S4DRealKernel(StateSpaceKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS | {"init"}
+    A_log: Tensor
+    B: Tensor
 
     def __init__(self, *, d_state: int = 64, **shared: Any) -> None:
         super().__init__(**shared)

@@ -56,6 +56,7 @@ class StableKernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS
+    A_weight: Tensor
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ times its relative error. Axes: B batch, C channels, H features, L samples, n re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -38,7 +39,7 @@ class Transition(Protocol):
         """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
         ...
 
-    def squares(self, count: int) -> list[Power]:
+    def squares(self, count: int) -> Sequence[Power]:
         """Ā, Ā², Ā⁴, …"""
         ...
 
@@ -51,7 +52,7 @@ def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
     return found
 
 
-def _krylov(squares: list[Power], vectors: Tensor, count: int) -> Tensor:
+def _krylov(squares: Sequence[Power], vectors: Tensor, count: int) -> Tensor:
     """(v, Āv, …, Ā^{count-1}v) by doubling.
 
     Args: squares: Ā, Ā², Ā⁴, …, at least as many as doublings; vectors (H, n, K).
@@ -73,6 +74,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
 
     n: int
     C: Tensor
+    raw_sampling_period: Tensor
 
     @property
     def sampling_period(self) -> Tensor | None:

@@ -86,7 +86,8 @@ class FFTConvolution(nn.Module):
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
         n = length + kernel_length
         if self.bidirectional:
-            k = self._two_sided(*k.tensor_split(2), n)
+            forward, reverse = k.tensor_split(2)
+            k = self._two_sided(forward, reverse, n)
         k = self.drop_kernel(k)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]

@@ -91,7 +91,8 @@ class S4Block(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if (mode is None) == (kernel is None):
+        name = kernel if mode is None else mode
+        if name is None or None not in (mode, kernel):
             raise ValueError(
                 f"the kernel must be named by mode or by kernel, not both; got mode={mode!r}, kernel={kernel!r}."
             )
@@ -99,8 +100,8 @@ class S4Block(nn.Module):
         final_act, init = renamed("postact", "final_act", postact, final_act), renamed("measure", "init", measure, init)
         if init is not None:
             options["init"] = init
-        check_options(options, S4Block, FFTConvolution, registry.get(mode or kernel))
-        linear = {"initializer": initializer, "weight_norm": weight_norm}
+        check_options(options, S4Block, FFTConvolution, registry.get(name))
+        linear: dict[str, Any] = {"initializer": initializer, "weight_norm": weight_norm}
         self.d_model = d_inner = check_positive_integer("d_model", d_model)
         self.input_linear: nn.Module = nn.Identity()
         if bottleneck is not None:
@@ -108,7 +109,7 @@ class S4Block(nn.Module):
                 raise ValueError(f"bottleneck must divide d_model={d_model}; got {bottleneck}.")
             d_inner = d_model // bottleneck
             self.input_linear = make_linear(d_model, d_inner, **linear)
-        self.layer = FFTConvolution(d_inner, mode or kernel, **options)
+        self.layer = FFTConvolution(d_inner, name, **options)
         self.activation, width = make_activation(activation), self.layer.d_output
         self.input_gate: nn.Module | None = None
         if gate is not None:

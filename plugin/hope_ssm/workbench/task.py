@@ -120,7 +120,7 @@ class SequenceTask(pl.LightningModule):
         """Forget the test state."""
         self.streams["test"].restart()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler."""
         config = self.config
         return configure(self, config["optimizer"], config["scheduler"], config["train"])

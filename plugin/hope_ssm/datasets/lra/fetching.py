@@ -159,7 +159,7 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
             for member in members:
                 match = re.fullmatch(source.wanted, member.name)
                 if match and member.isfile():
-                    target = partial / match[match.lastindex]
+                    target = partial / match[match.lastindex or 0]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     content: Any = members.extractfile(member)
                     with target.open("wb") as file:

@@ -88,7 +88,7 @@ class _Canvas:
 
     def free(self, points: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Say of each row of points (P, Q, 2) if it is inside the borders and clear of paths and of ``own`` points."""
-        inside = ((points >= self.low) & (points <= self.high)).all((1, 2))
+        inside = np.all((points >= self.low) & (points <= self.high), axis=(1, 2))
         others = np.concatenate([self.points, own])
         if not len(others):
             return inside

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ def aan_rows(file: Path, damage: Damage, l_max: int) -> Iterator[tuple[np.ndarra
     with file.open(encoding="utf-8", newline="", errors="surrogateescape") as lines:
         for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
             try:
-                label, _, _, first, second = row
-                label = {0.0: 0, 1.0: 1}[float(label)]
+                written, _, _, first, second = row
+                label = {0.0: 0, 1.0: 1}[float(written)]
             except (ValueError, KeyError):
                 damage.found.append(f"row {number} of {file}")
                 continue
@@ -83,7 +84,7 @@ def imdb_rows(folder: Path, damage: Damage, l_max: int) -> Iterator[tuple[np.nda
 
 
 def _encoded(
-    rows: dict[str, list[tuple]], *, what: str, damage: Damage, **options: object
+    rows: dict[str, list[tuple]], *, what: str, damage: Damage, **options: Any
 ) -> tuple[dict[str, TokenSequences], Vocabulary]:
     """Numbers of the tokens of every split, by the vocabulary of the training texts."""
     damage.fine = sum(map(len, rows.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,11 @@ class Splits:
     l_output: int | None = 0
     n_tokens: int | None = None
     collate: Callable[[list[tuple]], Any] | None = stack
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Dataset], **options: Any) -> Splits:
+        """Return the splits of ``{"train", "val", "test"}``; the options are those of the class."""
+        return cls(parts["train"], parts["val"], parts["test"], **options)
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):

@@ -127,7 +127,7 @@ class SequenceModel(nn.Module):
         layer["dropout"] = dropout if layer.get("dropout") is None else layer["dropout"]
         layer["tie_dropout"] = tie_dropout if layer.get("tie_dropout") is None else layer["tie_dropout"]
         self.drop = make_dropout(dropinp, tie_dropout, "dropinp")
-        self.layers = nn.ModuleList()
+        self.layers: Any = nn.ModuleList()
         n_repeat = check_positive_integer("n_repeat", n_repeat)
         for number in range(1, check_positive_integer("n_layers", n_layers) * n_repeat + 1):
             block = ResidualBlock(
@@ -164,7 +164,7 @@ class SequenceModel(nn.Module):
             states.append(after)
         if self.training and self.track_norms:
             squares.append(self._mean_square(x, lengths))
-            self.metrics = {f"norm/{i}": square for i, square in enumerate(squares)}
+            self.metrics = {f"norm/{i}": square for i, square in enumerate(squares) if square is not None}
         return without_padding(normalize(self.norm, x, lengths), lengths), states
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:

@@ -111,7 +111,7 @@ class SequenceDecoder(nn.Module):
         self.mode = check_choice("decoder.mode", mode, MODES)
         self.l_output = l_output if not l_output else check_positive_integer("decoder.l_output", l_output)
         self.use_lengths = check_flag("decoder.use_lengths", use_lengths)
-        self.output_transform = nn.Linear(d_model, d_output)
+        self.output_transform: nn.Module = nn.Linear(d_model, d_output)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, L, H) to (B, d_output) or (B, l_output, d_output)."""

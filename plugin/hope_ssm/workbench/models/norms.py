@@ -74,7 +74,7 @@ def make_norm(config: str | Mapping[str, Any] | None, d_model: int) -> nn.Module
     """Return the norm of a name or of a mapping with ``_name_`` and options; None is the identity."""
     config = "none" if config is None else config
     name = config.get("_name_") if isinstance(config, Mapping) else config
-    return instantiate("norm", NORMS, config, **{_SIZES.get(name, "d_model"): d_model})
+    return instantiate("norm", NORMS, config, **{_SIZES.get(str(name), "d_model"): d_model})
 
 
 def normalize(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -80,7 +80,9 @@ def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
         matching = {(k, v) for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
         if len(matching) > 1:
             raise ValueError(f"--baseline must name one key; {word} is {', '.join(f'{k}={v}' for k, v in matching)}.")
-        found |= dict(matching) or {word: None}
+        found |= dict(matching)
+        if not matching:
+            found[word] = None
     if all(key in keys for key in found) and any(_has(row, found) for row in table):
         return found
     for row in table:
