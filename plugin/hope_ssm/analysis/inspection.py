@@ -50,7 +50,10 @@ def kernel_singular_values(kernel: nn.Module, response: Tensor, features: Tensor
     steps; of kernels without steps from the first samples of the response, with the sum of the moduli of the rest as
     the bound.
 
-    Args: kernel; response: (C, H, L), for the last of these; features: indices (F,).
+    Args:
+        kernel: any kernel with C channels.
+        response: (C, H, L), for the last of these.
+        features: indices (F,).
     """
     response = response[:, features].double()
     exact = response.new_zeros(response.shape[:-1])

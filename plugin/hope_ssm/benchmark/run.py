@@ -17,7 +17,12 @@ def compare(
 ) -> list[Row]:
     """Check all contenders at ``sizes`` and time those that are right, in turn.
 
-    Args: names of contenders; repetitions and seconds: most of each, for every call of a contender.
+    Args:
+        names: of contenders.
+        sizes: what is computed.
+        repetitions: at most, of every call of a contender.
+        seconds: at most, for every call of a contender.
+        say: told what is being done.
     """
     device, rows = torch.device(sizes.device), []
     everything: dict[tuple[str, str], Callable[[], object]] = {}
@@ -52,5 +57,5 @@ def _at(sizes: Sizes, axis: str, value: Any) -> Sizes:
 def sweep(
     names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
 ) -> dict[int, list[Row]]:
-    """Return :func:`compare` at every value of ``axis`` (``"length"`` or ``"states"``)."""
+    """Return ``compare`` at every value of ``axis`` (``"length"`` or ``"states"``)."""
     return {value: compare(names, _at(sizes, axis, value), repetitions, seconds, lambda _: None) for value in values}

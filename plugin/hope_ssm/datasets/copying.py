@@ -24,7 +24,9 @@ class Copying(RandomDataset):
         lag: instead, x of l_noise tokens and y_t = x_{t-M} (0 before the start), without blanks and questions.
         one_hot: x as vectors (L, n_tokens) of zeros and a one, not numbers (L,).
         reverse: the answers backwards (not with ``lag``).
-        seed, split, fixed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: see ``RandomDataset``.
+        split: see ``RandomDataset``.
+        fixed: see ``RandomDataset``.
 
     Samples: x (L,) int64 or (L, n_tokens) float32, with L = l_noise + 2M, or l_noise with ``lag``; y (M,) int64, or
     (l_noise,) with ``lag``.

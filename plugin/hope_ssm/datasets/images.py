@@ -16,9 +16,11 @@ def cut(x: Tensor, y: Tensor, seed: int, *, test_split: float, val_split: float)
     """Return ``{"train", "val", "test"}``: the pairs shuffled with ``seed`` and cut; depends on nothing else.
 
     Args:
-        x, y: inputs and targets, one a row.
+        x: inputs, one per row.
+        y: targets, one per row.
         seed: of the shuffle.
-        test_split, val_split: shares of all pairs, each above 0 and together below 1.
+        test_split: share of all pairs, above 0; together with ``val_split`` below 1.
+        val_split: share of all pairs, above 0.
 
     Raises:
         ValueError: shares that leave a split empty.

@@ -14,7 +14,11 @@ from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
 def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     """Save accuracy curves (mean and standard deviation over seeds) beside learned impulse responses.
 
-    Args: table: filled rows; l_signal: steps before the noise; length: steps in all; path: of the picture.
+    Args:
+        table: filled rows.
+        l_signal: steps before the noise.
+        length: steps in all.
+        path: of the picture.
     """
     figure = pyplot().figure(figsize=(13, 5), layout="constrained")
     grid = figure.add_gridspec(len(table), 2, width_ratios=[1, 1.2])

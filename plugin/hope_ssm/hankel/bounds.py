@@ -14,8 +14,11 @@ def markov_perturbation_bound(difference: Tensor) -> Tensor:
 
     (G - G̃)(z) = Σ_k δh_k P(z)^{k+1} with |P| = 1 on the unit circle, so the gain is at most ‖δh‖₁ ≤ √n ‖δh‖₂.
 
-    Args: difference: δh, (..., n).
-    Returns: (...).
+    Args:
+        difference: δh, (..., n).
+
+    Returns:
+        (...).
 
     Source: Yu, Mahoney, Erichson, ICLR 2025 (arXiv 2405.13975), stability of the parameterization.
     """
@@ -36,8 +39,11 @@ def state_space_perturbation_bound(system: StateSpace, perturbed: StateSpace, to
         perturbed: of the same shapes.
         tolerance: of the H∞ norms in it, relative; the bound is raised by as much.
 
-    Returns: (...) float64.
-    Raises: ValueError: different shapes, more outputs, an unstable system.
+    Returns:
+        (...) float64.
+
+    Raises:
+        ValueError: different shapes, more outputs, an unstable system.
 
     Source: Hinrichsen, Pritchard, "Stability radius for structured perturbations", Systems & Control Letters 1986.
     """

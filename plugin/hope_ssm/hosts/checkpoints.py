@@ -64,7 +64,8 @@ def is_layer(options: Mapping[str, Any]) -> bool:
 def layer_options(config: DictConfig) -> dict[str, Any]:
     """Return the options of the layer with the kernel, under ``mode`` or ``kernel``, from the host's configuration.
 
-    Raises: ValueError: no such layer, or several that are not alike.
+    Raises:
+        ValueError: no such layer, or several that are not alike.
     """
     found = [
         layer for layer in _mappings(OmegaConf.to_container(config["model"])) if layer.get("mode", layer.get("kernel"))

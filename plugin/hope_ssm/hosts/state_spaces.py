@@ -83,7 +83,9 @@ def register_kernels(module: ModuleType) -> None:
 def host_registry(name: str) -> type:
     """Return the class of the host's kernel called ``name``, with ours among them.
 
-    Raises: ImportError: no host.  ValueError: no such kernel.
+    Raises:
+        ImportError: no host.
+        ValueError: no such kernel.
     """
     try:
         register()

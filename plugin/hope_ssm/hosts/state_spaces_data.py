@@ -45,7 +45,7 @@ class CheckedOptions:
 
 
 class WithNoise(CheckedOptions):
-    """Signals that :meth:`signals` returns, each followed by ``l_noise`` steps of uniform noise."""
+    """Signals that ``signals`` returns, each followed by ``l_noise`` steps of uniform noise."""
 
     d_input = 1
     d_output = N_CLASSES

@@ -30,9 +30,11 @@ class LRUKernel(ModalKernel):
     Args:
         d_model: H features.
         d_state: n, even.
-        r_min, r_max: the ring, 0 ≤ r_min < r_max ≤ 1.
+        r_min: inner radius of the ring, 0 ≤ r_min < r_max.
+        r_max: outer radius of the ring, at most 1.
         max_phase: the largest initial phase in radians a sample, above 0, at most 2π.
-        channels, l_max, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
+            ``SequenceKernel``.
 
     Source: Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu, De, "Resurrecting Recurrent Neural Networks for Long
     Sequences", ICML 2023 (arXiv 2303.06349).

@@ -48,8 +48,14 @@ def check_setting(
 ) -> tuple[float | Mapping[str, float] | None, list[str]]:
     """Return ``lr`` or ``wd`` as numbers, and those of its keys that are set to no effect.
 
-    Args: option: its name; optimizer_options: of all parameters; idle: keys of parameters that other kernels have.
-    Raises: TypeError, ValueError: no numbers of at least 0; an unknown key, the nearest valid one is named.
+    Args:
+        option: ``"lr"`` or ``"wd"``.
+        setting: what the configuration gives: a number, a mapping by name, or None.
+        optimizer_options: of all parameters.
+        idle: keys of parameters that other kernels have.
+
+    Raises:
+        TypeError, ValueError: no numbers of at least 0; an unknown key, the nearest valid one is named.
     """
     if setting is None:
         return None, []

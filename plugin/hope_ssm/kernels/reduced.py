@@ -42,7 +42,9 @@ class ReducedKernel(S4DKernel):
         d_model: H features.
         d_state: n, even.
         init: as of S4D.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        disc: ``"bilinear"``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: Moore, "Principal component analysis in linear systems", IEEE TAC 1981 (balanced truncation).
     """
@@ -58,7 +60,14 @@ class ReducedKernel(S4DKernel):
         self.register("feedthrough", torch.zeros(self.channels, self.d_model))
 
     def _read(self, state: Tensor) -> Tensor:
-        """2 Re Σ_j C_j s_j.  Args: (B, H, n/2).  Returns: (B, C, H)."""
+        """2 Re Σ_j C_j s_j.
+
+        Args:
+            state: (B, H, n/2).
+
+        Returns:
+            (B, C, H).
+        """
         C = torch.view_as_complex(self.C.to(torch.view_as_real(state).dtype).contiguous())
         return 2 * torch.einsum("chn,bhn->bch", C, state).real
 
@@ -67,8 +76,13 @@ class ReducedKernel(S4DKernel):
     ) -> tuple[Tensor, Tensor | None]:
         """k_t for t < L, and the response to a state s_0 if there is one.
 
-        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        Args:
+            L: length, l_max if None.
+            rate: relative sampling rate.
+            state: (B, H, n/2) complex or None.
+
+        Returns:
+            kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         kernel, response = super().forward(L, rate, state)
         before = pad(kernel[..., :-1], (1, 0))
@@ -80,7 +94,15 @@ class ReducedKernel(S4DKernel):
         return kernel, (response + torch.cat([first, response[..., :-1]], dim=-1)) / 2
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u, y as above.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
+        """s ← Ā s + B̄ u, y as above.
+
+        Args:
+            u: (B, H).
+            state: (B, H, n/2).
+
+        Returns:
+            y (B, C, H), state.
+        """
         working = u.to(working_dtype(self.C))
         y, after = super().step(working, state)
         y = (y + self._read(state).to(y.dtype)) / 2 + self.feedthrough.to(y.dtype) * working.unsqueeze(1)
@@ -90,7 +112,12 @@ class ReducedKernel(S4DKernel):
     def set_modes(self, feature: int, poles: Tensor, C: Tensor, D: Tensor, sampling_period: Tensor) -> None:
         """Give one feature its modes; what is left of n/2 becomes silent.
 
-        Args: poles: λ (m,), m ≤ n/2, Re λ < 0; C (C, m), with B = 1; D (C,); sampling_period: Δt.
+        Args:
+            feature: its index.
+            poles: λ (m,), m ≤ n/2, Re λ < 0.
+            C: (C, m), with B = 1.
+            D: (C,).
+            sampling_period: Δt.
         """
         m = len(poles)
         self.A_real[feature], self.A_imag[feature] = 0, 0
@@ -159,8 +186,16 @@ def _modes(system: StateSpace, period: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int | None) -> Tensor:
     """The order of every system, by a tolerance (of its certificate, over its σ_1) or one number for all.
 
-    Args: singular_values (H, n).  Returns: (H,), at least 1.
-    Raises: TypeError, ValueError: both or neither; more states than there are.
+    Args:
+        singular_values: (H, n).
+        tolerance: above 0, or None.
+        states: at least 1, or None.
+
+    Returns:
+        (H,), at least 1.
+
+    Raises:
+        TypeError, ValueError: both or neither; more states than there are.
     """
     if (tolerance is None) == (states is None):
         raise ValueError(f"either a tolerance or states must be given; got tolerance={tolerance}, states={states}.")

@@ -36,8 +36,11 @@ def stepped_system(kernel: nn.Module) -> StateSpace:
     A step is linear in (u, s) and features do not mix; a complex state counts as twice as many real ones. So this
     needs nothing but ``step`` and ``default_state``, whatever the kernel's own parameters are. In float64.
 
-    Args: kernel: with C channels and H features.
-    Returns: A (H, n, n), B (H, n), C (H, C, n), D (H, C).
+    Args:
+        kernel: with C channels and H features.
+
+    Returns:
+        A (H, n, n), B (H, n), C (H, C, n), D (H, C).
     """
     stepped: Any = duplicate(kernel).double()
     stepped._setup_step()
@@ -64,8 +67,11 @@ def system(kernel: Any) -> tuple[StateSpace, Tensor, Tensor]:
     HOPE is written down for a sampling period of 1, where it is Σ_k h_k z^{-(k+1)} exactly; the bilinear change to its
     own leaves Hankel singular values and H∞ norms alone. Other kernels are taken as they step.
 
-    Returns: the systems, τ (H,), Δt (H,), float64; Δt is 1 for kernels without one.
-    Raises: NotImplementedError: a kernel without a recurrent mode.
+    Returns:
+        the systems, τ (H,), Δt (H,), float64; Δt is 1 for kernels without one.
+
+    Raises:
+        NotImplementedError: a kernel without a recurrent mode.
     """
     if not callable(getattr(kernel, "step", None)) or not callable(getattr(kernel, "default_state", None)):
         raise NotImplementedError(
@@ -86,7 +92,9 @@ def modes(kernel: S4DKernel, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     (S4D answers after its update, k_t = C Aᵗ B for t ≥ 0: its Hankel operator begins with k_1 = (C A) B.)
 
-    Args: kernel: with C channels; features: indices (F,).
+    Args:
+        kernel: with C channels.
+        features: indices (F,).
     """
     transition, B = kernel.discretized()
     poles = torch.complex(transition.real, transition.imaginary)[features].cpu()

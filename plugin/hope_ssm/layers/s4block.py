@@ -53,16 +53,23 @@ class S4Block(nn.Module):
 
     Args:
         d_model: H.
-        mode, kernel: name of the kernel, under either key (the host's default key is ``mode``).
+        mode: name of the kernel, under the default key of the host; or
+        kernel: name of the kernel.
         layer: ``"fftconv"``.
-        activation, mult_act: see :func:`make_activation`.
-        bottleneck, gate: whole numbers, or None for none; bottleneck divides H.
-        gate_act, final_act: an activation's name, ``"glu"`` or ``"glu-<activation>"``; final_act None leaves out W.
+        activation: see ``make_activation``.
+        mult_act: see ``make_activation``.
+        bottleneck: a whole number that divides H, or None for none.
+        gate: a whole number, or None for none.
+        gate_act: an activation's name, ``"glu"`` or ``"glu-<activation>"``.
+        final_act: likewise; None leaves out W.
         postact: old name of final_act.
-        initializer, weight_norm: of all linear maps, see :func:`make_linear`.
-        dropout, tie_dropout: see :func:`make_dropout`.
-        init, measure: of the kernel; measure is the old name.
-        options: for :class:`FFTConvolution` and its kernel.
+        initializer: of all linear maps, see ``make_linear``.
+        weight_norm: of all linear maps, see ``make_linear``.
+        dropout: see ``make_dropout``.
+        tie_dropout: see ``make_dropout``.
+        init: of the kernel.
+        measure: old name of init.
+        **options: for ``FFTConvolution`` and its kernel.
 
     Source: Mehta, Gupta, Cutkosky, Neyshabur, "Long Range Language Modeling via Gated State Spaces", ICLR 2023
     (arXiv 2206.13947).
@@ -131,7 +138,7 @@ class S4Block(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in :class:`FFTConvolution`."""
+        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
         check_input(x, "batch", "length", self.d_model)
         x = without_padding(x, lengths)
         y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
@@ -145,7 +152,7 @@ class S4Block(nn.Module):
         return self.output_linear(self.drop(self.mult_activation(z)))
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for :meth:`step`; see :class:`FFTConvolution`."""
+        """Prepare the kernel for ``step``; see ``FFTConvolution``."""
         self.layer.setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

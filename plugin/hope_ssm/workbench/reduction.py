@@ -57,11 +57,14 @@ def reduce_run(
     Args:
         run: a run directory, or a checkpoint of hope train.
         out: the new run directory.
-        tolerance, states: see :func:`hope_ssm.kernels.reduced.reduce_kernel`; the same for all layers.
+        tolerance: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
+        states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
         checkpoint: ``"best"`` or ``"last"``.
         split: ``"test"`` or ``"val"``, for the metrics before and after.
 
-    Raises: FileExistsError: ``out`` holds a run.  NotImplementedError: a kernel without a recurrent mode.
+    Raises:
+        FileExistsError: ``out`` holds a run.
+        NotImplementedError: a kernel without a recurrent mode.
     """
     path, new = checkpoint_path(run, checkpoint), RunDirectory(Path(out))
     if (new.path / RUN).is_file():

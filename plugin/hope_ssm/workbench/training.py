@@ -131,8 +131,9 @@ def train(
         callbacks: Lightning callbacks instead of the progress bar.
         command: the command line that does the same, for messages.
 
-    Returns: the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a
-        run that is finished is read back instead.
+    Returns:
+        the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a run that
+        is finished is read back instead.
 
     Raises:
         TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run.

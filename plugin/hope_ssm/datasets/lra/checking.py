@@ -26,7 +26,7 @@ FOLDS: dict[int, Callable[[list[int]], int]] = {
 
 
 def evaluate(symbols: np.ndarray) -> tuple[int | None, int]:
-    """Return value and depth of a list in the symbols of :func:`~hope_ssm.datasets.lra.texts.listops_symbols`.
+    """Return value and depth of a list in the symbols of ``listops_symbols``.
 
     The value is None where brackets do not match.
     """

@@ -196,8 +196,8 @@ def fetch(
         advance: hears the bytes that came.
 
     Raises:
-        FileNotFoundError: no such archive.  ConnectionError, ValueError: see :func:`download`, :func:`verify` and
-            :func:`unpack`.
+        FileNotFoundError: no such archive.  ConnectionError, ValueError: see ``download``, ``verify`` and
+            ``unpack``.
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder

@@ -107,7 +107,9 @@ def listops(
 
     Args:
         data_dir: folder of ``basic_{train,val,test}.tsv``; by default ``$DATA_PATH/listops``.
-        l_max, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
 
     Raises:
         FileNotFoundError: files that are not there, or half made.
@@ -127,7 +129,9 @@ def aan(
 
     Args:
         data_dir: folder of ``new_aan_pairs.{train,eval,test}.tsv``; by default ``$DATA_PATH/aan``.
-        l_max, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
 
     Source: D. R. Radev et al., "The ACL Anthology Network Corpus", 2013; pairs of Y. Tay et al., arXiv 2011.04006.
     """
@@ -153,7 +157,10 @@ def imdb(
     Args:
         data_dir: folder of ``aclImdb``, or it; by default ``$DATA_PATH/imdb``.
         seed: of the validation split.
-        l_max, min_freq, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        min_freq: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
         val_split: share of the training reviews; with 0, the test reviews are for validation too, as the Long Range
             Arena has it.
 

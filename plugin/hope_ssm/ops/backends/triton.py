@@ -27,8 +27,9 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds a system and 8·F bytes in float32. Sums in the
-    dtype of the coefficients. The backward pass adds in a fixed order.
+    Returns:
+        (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds a system and 8·F bytes in float32. Sums in the dtype
+        of the coefficients. The backward pass adds in a fixed order.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     return restore(differentiable(c, dt, length, sys.modules[__name__]))

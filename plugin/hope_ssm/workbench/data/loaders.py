@@ -58,8 +58,11 @@ class TrainingLoader(ChunkLoader):
 
     Args:
         dataset: of the training split.
-        seed: of the run; rank, world_size: of this process.
-        options: of :class:`ChunkLoader`.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out what does not fill a batch, or does not divide among the processes.
+        **options: of ``ChunkLoader``.
     """
 
     def __init__(

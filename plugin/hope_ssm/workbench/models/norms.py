@@ -42,7 +42,7 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in :class:`BatchNorm`."""
+        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in ``BatchNorm``."""
         return _standardized(x, valid, (1,), self.eps)
 
 
@@ -53,7 +53,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(1, d_model, eps=eps, affine=affine)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in :class:`BatchNorm`."""
+        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in ``BatchNorm``."""
         y = _standardized(x, valid, (1, 2), self.eps)
         return y * self.weight + self.bias if self.affine else y
 
