@@ -78,7 +78,7 @@ def normal_modes(A: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nplr(basis: str, n: int, rank: int) -> Matrices:
-    """A = V (Λ - Σ_r p_r p_r*) V*, p_r the rows of P, and B in the coordinates of V; the modes with Im Λ ≥ 0.
+    """A = V (Λ - Σ_r p_r p_rᴴ) Vᴴ, p_r the rows of P, and B in the coordinates of V; the modes with Im Λ ≥ 0.
 
     Args:
         basis: of ``BASES``.
