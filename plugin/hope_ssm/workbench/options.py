@@ -14,8 +14,9 @@ def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapp
 
     Args:
         group: the configuration group, for messages.
+        registry: name → what is called.
         config: a name, or a mapping with the key ``_name_``.
-        given: what the program knows (sizes, say); the configuration wins.
+        **given: what the program knows (sizes, say); the configuration wins.
 
     Raises:
         ValueError: an unknown name.  TypeError: an unknown option; the nearest valid one is named.

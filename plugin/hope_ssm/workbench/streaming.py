@@ -27,7 +27,9 @@ class Stream:
     n_context batches before this one (none from before a ``reset``), passed through again without gradient under the
     present parameters. n_context None is without end; 0 is no state (tbptt does not look at it).
 
-    Args: mode, n_context: see above.
+    Args:
+        mode: see above.
+        n_context: see above.
     """
 
     def __init__(self, mode: str | None, n_context: int | None) -> None:
@@ -48,7 +50,10 @@ class Stream:
     def before(self, model: Any, x: Tensor, index: int, reset: bool | None = None) -> Any:
         """Return the state for batch number ``index``, or None.
 
-        Args: model: has ``default_state(B)`` and ``advance(x, state) -> state``; x: the batch's inputs (B, L, d);
+        Args:
+            model: has ``default_state(B)`` and ``advance(x, state) -> state``.
+            x: the batch's inputs (B, L, d).
+            index: number of the batch in the epoch.
             reset: whether its sequences begin, if the batch says so.
         """
         if self.mode == "none":

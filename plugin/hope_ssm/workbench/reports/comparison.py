@@ -22,7 +22,11 @@ _LESS_IS_BETTER = {"loss", "bpb", *LOSSES}
 class Difference:
     """d_s = x_s - y_s of the seeds s = 1 … n both have, with a two-sided t interval d̄ ± t_{0.975, n-1} sd(d) / √n.
 
-    Attributes: mean: d̄; n: pairs; interval, p: None with one pair, or if all differences are equal and not 0.
+    Attributes:
+        mean: d̄.
+        n: pairs.
+        interval: of the mean; None with one pair, or if all differences are equal and not 0.
+        p: None in the same cases.
     """
 
     mean: float
@@ -72,7 +76,8 @@ def wanted(metric: str, config: Mapping[str, Any]) -> str | None:
 def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
     """Return {swept key: its value in the baseline} for a part of a label: ``s4d``, ``kernel=s4d``, or several.
 
-    Raises: ValueError: no row has it (the nearest is named), or several keys have that value, or all rows have it.
+    Raises:
+        ValueError: no row has it (the nearest is named), or several keys have that value, or all rows have it.
     """
     keys = dict.fromkeys(key for row in table for key in row.settings)
     found: dict[str, Any] = {}
@@ -81,7 +86,9 @@ def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
         matching = {(k, v) for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
         if len(matching) > 1:
             raise ValueError(f"--baseline must name one key; {word} is {', '.join(f'{k}={v}' for k, v in matching)}.")
-        found |= dict(matching) or {word: None}
+        found |= dict(matching)
+        if not matching:
+            found[word] = None
     if all(key in keys for key in found) and any(_has(row, found) for row in table):
         return found
     for row in table:
