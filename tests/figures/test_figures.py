@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from hope_ssm.cli.main import main
-from hope_ssm.figures import claims, memory, perturbation, rank, training
+from hope_ssm.figures import memory, perturbation, rank, training
 from hope_ssm.hankel import h_infinity_norm
+from hope_ssm.reporting import timing
 
 
 def test_the_command_writes_picture_numbers_and_page(tmp_path, monkeypatch, capsys):
@@ -124,4 +125,4 @@ def test_training_records_ranks(monkeypatch):
 def test_exponents():
     sizes = [2, 4, 8]
     values = np.array([[3 * x**0.5 for x in sizes], [x**2 for x in sizes]])
-    np.testing.assert_allclose(claims.exponents(sizes, values), [0.5, 2])
+    np.testing.assert_allclose(timing.exponents(sizes, values), [0.5, 2])

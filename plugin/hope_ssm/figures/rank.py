@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hope_ssm.figures.claims import COLORS, HOPE_COLOR, exponents, spread
-from hope_ssm.figures.claims import band as draw_band
 from hope_ssm.hankel import diagonal_singular_values, hankel_singular_values, numerical_rank
 from hope_ssm.kernels.initialization import markov_parameters
+from hope_ssm.reporting.plots import COLORS, HOPE_COLOR
+from hope_ssm.reporting.plots import band as draw_band
+from hope_ssm.reporting.tables import mean_and_deviation
+from hope_ssm.reporting.timing import exponents
 
 CLAIM = "Random state spaces have low numerical Hankel rank, random Markov parameters have not"
 SEEDS = 20
@@ -64,8 +66,8 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
         table.append(
             [
                 _label(name),
-                spread(ranks, 1),
-                spread(beta),
+                mean_and_deviation(ranks, 1),
+                mean_and_deviation(beta),
                 f"{expected:.2f}" if name == "h" else f"at most {expected:.2f}",
             ]
         )

@@ -6,9 +6,7 @@ all else at 0.01, unless the row says otherwise. Random poles: Re λ = -U, Im λ
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.analysis.inspection import kernel_singular_values, kernels
-from hope_ssm.figures.claims import COLORS, HOPE_COLOR, spread
 from hope_ssm.hankel import numerical_rank
+from hope_ssm.reporting.machine import quieten_lightning
+from hope_ssm.reporting.plots import COLORS, HOPE_COLOR
+from hope_ssm.reporting.tables import mean_and_deviation
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import train
 
@@ -72,9 +72,7 @@ class _Ranks(Callback):
 
 def measure(seeds: Iterable[int], extra: Iterable[str] = ()) -> dict[str, Any]:
     """Return ranks before and after and test accuracy, by row, one a seed."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "hope_ssm"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    quieten_lightning()
     found: dict[str, dict[str, list[float]]] = {name: {"before": [], "after": [], "accuracy": []} for name in ROWS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
@@ -92,7 +90,14 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     table = [["kernel", f"rank before, ε = {EPSILON:g}, of 64", "rank after", "test accuracy %"]]
     for name, row in result["rows"].items():
         accuracy = [100 * value for value in row["accuracy"]]
-        table.append([name, spread(row["before"], 1), spread(row["after"], 1), spread(accuracy, 1)])
+        table.append(
+            [
+                name,
+                mean_and_deviation(row["before"], 1),
+                mean_and_deviation(row["after"], 1),
+                mean_and_deviation(accuracy, 1),
+            ]
+        )
     return table
 
 
