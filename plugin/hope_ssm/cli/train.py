@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
             begun_in = HydraConfig.get().runtime.cwd
             if begun_in not in sys.path:
                 sys.path.append(begun_in)  # a data set of one's own is looked for there, hydra.job.chdir or not
-            plain = as_begun(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), begun_in)
+            plain: Any = as_begun(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), begun_in)
             if plain.get("wandb") is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
                 plain["wandb"] = {**of_the_sweep(arguments), **plain["wandb"]}
             command = ["hope", "train", *typed_flags(arguments), *overrides()]
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def as_begun(config: dict[str, Any], begun_in: str) -> dict[str, Any]:
+def as_begun(config: Any, begun_in: str) -> dict[str, Any]:
     """Return a configuration with paths as they were meant where the command was typed, under hydra.job.chdir too."""
     if os.getcwd() == begun_in:
         return config

@@ -91,9 +91,9 @@ def plain(value: Any, where: str = "the checkpoint") -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         items = [plain(item, where) for item in value]
         return items if isinstance(value, list) else tuple(items) if isinstance(value, tuple) else set(items)
-    for kind in (str, int, float):
-        if isinstance(value, kind):  # an enumeration's member, say
-            return kind.__new__(kind, value.value if hasattr(value, "value") else value)
+    if isinstance(value, (str, int, float)):  # an enumeration's member, say
+        kind: Any = next(kind for kind in (str, int, float) if isinstance(value, kind))
+        return kind(getattr(value, "value", value))
     raise TypeError(
         f"{where} must hold tensors, numbers and text alone, to be readable later; got {type(value).__name__}. "
         "Let the state_dict() of the callback or module return such."

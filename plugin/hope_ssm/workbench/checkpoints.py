@@ -26,7 +26,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         directory: of the checkpoints.
-        monitor, mode: the metric, and ``min`` or ``max``.
+        monitor: the metric.
+        mode: ``min`` or ``max``, whichever of it is best.
         config: of the run.
         resumed: the checkpoint that the run goes on from, or None.
     """
@@ -138,7 +139,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run:
+        if getattr(trainer, "fast_dev_run", False):
             return
         trainer.save_checkpoint(self.path)
         self.signals.checkpoint = False

@@ -36,7 +36,15 @@ def fit(
 ) -> tuple[dict[str, float], History, str]:
     """Train and test; return the metrics by name, the history, and ``"finished"`` or ``"stopped"``.
 
-    Args: see :func:`hope_ssm.workbench.training.train`; checkpoint: to go on from; history: to be filled.
+    Args:
+        task: to be trained.
+        data: what it learns from.
+        config: plain mapping, every group of ``GROUPS``.
+        run: where everything is written.
+        checkpoint: to go on from, or None.
+        callbacks: Lightning callbacks instead of the progress bar.
+        signals: what the process is asked for.
+        history: to be filled; None makes one that is not written.
     """
     settings, history = config["train"], history or History()
     options = {key: value for key, value in config["trainer"].items() if (key, value) != ("max_steps", None)}
@@ -65,7 +73,7 @@ def fit(
         **options,
     )
     # Lightning takes a run with max_steps for one without epochs and resumes it wrongly; ours have epochs.
-    trainer.fit_loop._iteration_based_training = partial(bool)
+    vars(trainer.fit_loop)["_iteration_based_training"] = partial(bool)
     try:
         with PeakMemory(trainer.strategy.root_device) as history.memory:
             trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
@@ -98,6 +106,7 @@ def _take_over(trainer: pl.Trainer, history: History, best: BestCheckpoint, chec
 def _complete(trainer: pl.Trainer) -> bool:
     """Whether the training is at its last epoch or step, or early stopping ended it; by time alone it is."""
     loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress.current
     if trainer.should_stop and early_stopped(trainer):
         return True
     steps, epochs = trainer.max_steps, loop.max_epochs
@@ -108,7 +117,7 @@ def _complete(trainer: pl.Trainer) -> bool:
     if epochs in (None, -1):
         return False
     nothing = not epochs or not trainer.num_training_batches
-    return nothing or (loop.epoch_progress.current.processed >= epochs and whole(trainer))
+    return nothing or (progress.processed >= epochs and whole(trainer))
 
 
 def is_first_process() -> bool:

@@ -64,7 +64,7 @@ class History(Callback):
         if self.step_seconds[self._counted :]:
             self._medians.append(statistics.median(self.step_seconds[self._counted :]))
             self._counted = len(self.step_seconds)
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             self.write()
 
     def _know(self, trainer: pl.Trainer) -> None:

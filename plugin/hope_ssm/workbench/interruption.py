@@ -96,7 +96,10 @@ def override(key: str, value: str | Path) -> str:
 def resume_line(command: Sequence[str], directory: Path, checkpoint: Path) -> str:
     """Return the command line that goes on from ``checkpoint`` in ``directory``; the override alone without a command.
 
-    Args: command: words as typed, ``["hope", "train", …]``, or nothing.
+    Args:
+        command: words as typed, ``["hope", "train", …]``, or nothing.
+        directory: of the run.
+        checkpoint: in it.
     """
     own = ("train.ckpt=", "+train.ckpt=", "++train.ckpt=", "hydra.run.dir=")
     kept = [shlex.quote(word) for word in command if not word.startswith(own)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,6 @@ def loggers(config: Mapping[str, Any], directory: Path) -> list[Logger]:
 
 def finish(made: Sequence[Logger], failed: bool) -> None:
     """End a run of W&B, so that the next one of this process is a run of its own; Lightning closes the files."""
-    if any(type(logger).__name__ == "WandbLogger" for logger in made):
-        import wandb
-
-        if wandb.run is not None:
-            wandb.run.finish(exit_code=int(failed))
+    wandb = sys.modules.get("wandb")
+    if any(type(logger).__name__ == "WandbLogger" for logger in made) and getattr(wandb, "run", None) is not None:
+        wandb.run.finish(exit_code=int(failed))  # type: ignore[union-attr]

@@ -42,7 +42,7 @@ def obstacle(trainer: pl.Trainer) -> str | None:
 
     Whole epochs can; so can a batch that stepped, before a validation if none follows it, after it if one does.
     """
-    progress = trainer.fit_loop.epoch_progress.current
+    progress: Any = trainer.fit_loop.epoch_progress.current
     if whole(trainer):
         return None
     if progress.processed == progress.ready:
@@ -71,7 +71,7 @@ class Midway(Callback):
         self._plateau: Tensor | None = None
         self._early = False
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add our part."""
         mine: dict[str, Any] = {"obstacle": obstacle(trainer), "batches": 0}
         if whole(trainer):
@@ -94,7 +94,7 @@ class Midway(Callback):
         mine["stopping"] = self.stopping if trainer.should_stop and early_stopped(trainer) else None
         checkpoint[KEY] = mine
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Take our part over."""
         mine = checkpoint.get(KEY, {})
         sums = mine.get("sums") or [{}]
@@ -107,9 +107,10 @@ class Midway(Callback):
         """Do what followed the checkpoint: the plateau schedule's step, the end by early stopping."""
         if self._plateau is not None:
             for config in trainer.lr_scheduler_configs:
+                scheduler: Any = config.scheduler
                 due = trainer.current_epoch % config.frequency == 0
                 if config.reduce_on_plateau and config.interval == "epoch" and due:
-                    config.scheduler.step(self._plateau)
+                    scheduler.step(self._plateau)
         if self._early:
             trainer.should_stop = True
         self._plateau, self._early = None, False
@@ -141,4 +142,5 @@ def early_stopped(trainer: pl.Trainer) -> bool:
         reason = getattr(callback, "stopping_reason", None)  # Lightning ≥ 2.6
         return bool(callback.stopped_epoch or callback.wait_count >= callback.patience or getattr(reason, "value", 0))
 
-    return any(ended(c) for c in trainer.callbacks if isinstance(c, EarlyStopping))
+    callbacks: list[Callback] = vars(trainer)["callbacks"]
+    return any(ended(c) for c in callbacks if isinstance(c, EarlyStopping))

@@ -124,7 +124,9 @@ def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool
     by the one before it, if that is still there. The first process of a run refuses a directory with a run in it
     unless that run is resumed.
 
-    Raises: ValueError: no such checkpoint, or one of another configuration.  FileExistsError: see above.
+    Raises:
+        ValueError: no such checkpoint, or one of another configuration.
+        FileExistsError: see above.
     """
     wanted, own = config["train"].get("ckpt"), directory / LAST
     if wanted == AUTO:

@@ -62,7 +62,8 @@ def _check(run: RunDirectory) -> None:
 def survey(directory: str | os.PathLike) -> tuple[list[RunDirectory], dict[Path, str]]:
     """Return the sound runs below ``directory`` (or itself) in the order of their starts, and {path: what is damaged}.
 
-    Raises: ValueError: there is neither.
+    Raises:
+        ValueError: there is neither.
     """
     top = Path(directory)
     sound: list[RunDirectory] = []

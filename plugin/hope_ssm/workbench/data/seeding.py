@@ -25,9 +25,10 @@ def seed_epoch(seed: int, epoch: int, rank: int) -> None:
 
 def generators() -> dict[str, Any]:
     """Return the states of the global generators of Python, NumPy and torch."""
-    name, numbers, *rest = np.random.get_state()
-    found = {"python": random.getstate(), "numpy": (name, torch.from_numpy(numbers.astype(np.int64)), *rest)}
-    found |= {"torch": torch.get_rng_state()}
+    state: Any = np.random.get_state()
+    name, numbers, *rest = state
+    found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    found["numpy"] = (name, torch.from_numpy(numbers.astype(np.int64)), *rest)
     return {**found, "cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else found
 
 
