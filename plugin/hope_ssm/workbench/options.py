@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,4 +33,12 @@ def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapp
                 raise TypeError(
                     f"{group} {name!r} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
                 )
-    return factory(**{**given, **options})
+    try:
+        return factory(**{**given, **options})
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        if (
+            type(error) in (TypeError, ValueError) and re.split(r"[. ]", said)[0] in options
+        ):  # the key, without its group
+            raise type(error)(f"{group}.{said}") from error
+        raise

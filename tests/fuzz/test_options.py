@@ -1,0 +1,105 @@
+"""Overrides that nobody should mean: taken for what they say, or refused in a sentence before anything begins."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mutations import BROKEN, KEYS, Case, Refused, cases
+from pytorch_lightning.callbacks import Callback
+
+from hope_ssm.workbench.configuration import changed, compose
+from hope_ssm.workbench.training import train
+from hope_ssm.workbench.validation.configuration import checked
+
+LINE = [
+    "pipeline=noisy-digits", "model=s4", "kernel=hope", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4",
+    "dataset.l_noise=8", "loader.num_workers=0", "optimizer.lr=0.01", "train.test=false", "train.tensorboard=false",
+    "trainer.accelerator=cpu", "trainer.max_epochs=1", "+trainer.enable_progress_bar=false",
+    "trainer.limit_train_batches=1", "trainer.limit_val_batches=1", "+trainer.limit_test_batches=1",
+]  # fmt: skip
+
+
+class Enough(Exception):  # noqa: N818
+    pass
+
+
+class OneEpoch(Callback):
+    """What is taken need not be trained to its end."""
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch > 0:
+            raise Enough
+
+
+@cache
+def base(schedule: str) -> dict[str, Any]:
+    return compose([*LINE, f"scheduler={schedule}"])
+
+
+def same(value: Any, meant: Any) -> bool:
+    if isinstance(meant, list):
+        return isinstance(value, list) and len(value) == len(meant) and all(map(same, value, meant))
+    if isinstance(meant, float):
+        return type(value) in (int, float) and math.isclose(value, meant)
+    return type(value) is type(meant) and value == meant
+
+
+def fault(case: Case, directory: Path) -> str | None:
+    """What is wrong with how the product takes the case, or None."""
+    meant: Any = Refused
+    try:
+        config = changed(base(case.schedule), [case.override])
+        value: Any = config
+        for part in case.key.split("."):
+            value = value[part] if isinstance(value, dict) and part in value else None
+        meant = Refused if case.text in BROKEN else case.meaning(value)
+        train(config, directory, callbacks=[OneEpoch()])
+    except Enough:
+        pass
+    except Exception as error:
+        said = str(error)
+        if directory.exists():
+            return f"left a directory behind: {said}"
+        if not isinstance(error, (ValueError, TypeError, ImportError)) or case.key.split(".")[-1] not in said:
+            return f"obscure: {type(error).__name__}: {said}"
+        return None if meant is Refused or meant is ... else f"refused wrongly: {said}"
+    if meant is ...:
+        return None
+    if meant is Refused:
+        return "silent: accepted"
+    value = checked(config)
+    for part in case.key.split("."):
+        value = value[part]
+    return None if same(value, meant) else f"silent: taken as {value!r}, not {meant!r}"
+
+
+def faults(seed: int, number: int, directory: Path) -> list[str]:
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = [(case, fault(case, directory / str(i))) for i, case in enumerate(cases(seed, number))]
+    finally:
+        logging.disable(logging.NOTSET)
+    return [f"{case.override}: {text}" for case, text in found if text]
+
+
+def test_every_option_means_what_it_says_or_is_refused(tmp_path):
+    assert faults(0, 200, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 26))
+def test_every_option_means_what_it_says_or_is_refused_at_length(seed, tmp_path):
+    assert faults(seed, 200, tmp_path) == []
+
+
+def test_the_fuzz_reaches_every_key():
+    drawn = {case.key for seed in range(1, 26) for case in cases(seed, 200)}
+    assert set(KEYS) <= drawn
