@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -80,8 +80,9 @@ def listed(inner: Callable[[Any], Any], low: int, high: int = 99) -> Callable[[A
 null = one_of(None)
 count, natural, rate = whole(1), whole(0), number(0, without_low=True)
 dropout, share = number(0, 1, without_high=True), number(0, 1)
-batches = either(null, exact(int, natural), exact(float, share))
-some_batches = either(null, exact(int, count), exact(float, number(0, 1, without_low=True)))
+few = either(exact(float, number(0.5, 1)), one_of(0.0))  # a share of a handful of batches
+batches = either(null, exact(int, natural), few)
+some_batches = either(null, exact(int, count), exact(float, number(0.05, 1)))
 
 
 def anything(value: Any) -> Any:
@@ -113,7 +114,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {  # key: (the schedule to c
     "optimizer.lr": ("constant", rate),
     "optimizer.weight_decay": ("cosine", number(0)),
     "optimizer.betas": ("cosine", listed(dropout, 2, 2)),
-    "optimizer.eps": ("cosine", rate),
+    "optimizer.eps": ("cosine", number(0)),
     "optimizer.amsgrad": ("cosine", flag),
     "optimizer.maximize": ("cosine", flag),
     "optimizer.foreach": ("cosine", either(null, flag)),
@@ -121,8 +122,8 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {  # key: (the schedule to c
     "scheduler._name_": ("constant", one_of("constant", "constant_warmup")),
     "scheduler.T_max": ("cosine", count),
     "scheduler.eta_min": ("cosine", number(0, 0.01)),
-    "scheduler.num_warmup_steps": ("cosine_warmup", whole(0, 39999)),
-    "scheduler.num_training_steps": ("linear_warmup", whole(1001)),
+    "scheduler.num_warmup_steps": ("cosine_warmup", natural),
+    "scheduler.num_training_steps": ("linear_warmup", count),
     "scheduler.step_size": ("step", count),
     "scheduler.gamma": ("step", number(0, 1, without_low=True)),
     "scheduler.milestones": ("multistep", listed(count, 1)),
@@ -142,7 +143,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {  # key: (the schedule to c
     "trainer.limit_train_batches": ("cosine", some_batches),
     "trainer.limit_val_batches": ("cosine", either(null, exact(int, count), exact(float, number(0.5, 1)))),
     "trainer.limit_test_batches": ("cosine", batches),
-    "trainer.overfit_batches": ("cosine", either(exact(int, natural), exact(float, share))),
+    "trainer.overfit_batches": ("cosine", either(exact(int, natural), few)),
     "trainer.val_check_interval": (
         "cosine",
         either(null, exact(int, whole(1, 1)), exact(float, number(0, 1, without_low=True))),
@@ -208,8 +209,8 @@ KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {  # key: (the schedule to c
 VALUES = [
     "no", "off", "yes", "on", "true", "false", "Off", "null", "inf", "-inf", "nan", "0", "1", "2", "-1", "-2", "3.0",
     "0.5", "-0.5", "1.5", "1e3", "1e-3", "1e400", "99999999999999999999", "''", "' '", "text", "[]", "[1]", "[a,b]",
-    "[0.5,0.9]", "[1,2,3]", "[null]", "{}", "{a:1}", "'0.1'", "'1'", "max", "min", "epoch", "step", "None", "é", "1.0",
-    "[yes]", "-1e-9", "0x10", "1_000", "auto", "cpu", "val/accuracy", "batch", "R", "[accuracy]", "warn", "16",
+    "[0.5,0.9]", "[1,2,3]", "[null]", "{}", "{a:1}", "'0.1'", "'1'", "max", "min", "epoch", "step", "None", "'é'",
+    "1.0", "[yes]", "-1e-9", "0x10", "1_000", "auto", "cpu", "val/accuracy", "batch", "R", "[accuracy]", "warn", "16",
 ]  # fmt: skip
 BROKEN = ["[", "{a", "]", "'", "${", "a b: c}", "${nope}", "${eval:'1/0'}", "${oc.env:NO_SUCH_VARIABLE}", "???", "(1"]
 # Values that are right and would train for hours, or start a thousand processes.
@@ -255,3 +256,38 @@ def cases(seed: int, number: int) -> list[Case]:
         if not (key in COSTLY and text in LARGE) and not (key == "trainer.devices" and text in SEVERAL):
             made.append(Case(key, text, schedule, meaning))
     return made
+
+
+def like(present: Any) -> Callable[[Any], Any]:
+    """What a key takes whose value is ``present``: a flag no number, a number no text; its range is not known."""
+
+    def meaning(value: Any) -> Any:
+        if isinstance(present, bool):
+            return ... if value is None or flag(value) is not Refused else Refused
+        if isinstance(present, (int, float)):
+            finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            return ... if value is None or finite or isinstance(value, dict) else Refused
+        return ...
+
+    return meaning
+
+
+def cases_of(config: Mapping[str, Any], schedule: str, seed: int, number: int) -> list[Case]:
+    """Random values for any key of a configuration."""
+    random_ = random.Random(seed)
+    keys = {key: value for key, value in leaves(config) if not key.rpartition(".")[2].startswith("__")}
+    made: list[Case] = []
+    while len(made) < number:
+        key, text = random_.choice(list(keys)), random_.choice(VALUES)
+        size = isinstance(keys[key], int) and (text in LARGE or key == "trainer.devices")
+        if not size and key not in ("train.ckpt", "trainer.strategy", "dataset._name_"):
+            made.append(Case(key, text, schedule, like(keys[key])))
+    return made
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import BROKEN, KEYS, Case, Refused, cases
+from mutations import BROKEN, KEYS, Case, Refused, cases, cases_of
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import changed, compose
@@ -37,9 +37,26 @@ class OneEpoch(Callback):
             raise Enough
 
 
+OTHERS = {  # other pipelines and kernels, as their names say
+    "copying": "pipeline=copying dataset.n_train=40 dataset.n_eval=20 dataset.l_noise=8 kernel=s4d decoder.mode=pool",
+    "adding": "pipeline=adding dataset.n_samples=60 dataset.l_max=20 kernel=lru",
+    "delay": "pipeline=delay dataset.n_train=40 dataset.n_eval=20 dataset.l_seq=20 dataset.l_lag=5 kernel=rtf",
+    "conv": "kernel=conv scheduler=multistep model.norm=batch",
+    "s4": "kernel=s4 optimizer=sgd scheduler=step",
+    "dss": "kernel=dss scheduler=plateau",
+    "stable": "kernel=stable scheduler=constant_warmup",
+    "chunks": "loader.chunk_len=24 train.state.mode=tbptt scheduler=linear_warmup",
+}
+
+
 @cache
 def base(schedule: str) -> dict[str, Any]:
-    return compose([*LINE, f"scheduler={schedule}"])
+    more = OTHERS.get(schedule, f"scheduler={schedule}").split()
+    given = {word.partition("=")[0] for word in more}
+    line = [word for word in LINE if word.partition("=")[0] not in given]
+    if more[0].startswith("pipeline="):  # not of digits
+        line = ["loader.batch_size=10", *(word for word in line if not word.startswith("dataset."))]
+    return compose([*line, *more])
 
 
 def same(value: Any, meant: Any) -> bool:
@@ -79,25 +96,27 @@ def fault(case: Case, directory: Path) -> str | None:
     return None if same(value, meant) else f"silent: taken as {value!r}, not {meant!r}"
 
 
-def faults(seed: int, number: int, directory: Path) -> list[str]:
+def faults(drawn: list[Case], directory: Path) -> list[str]:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = [(case, fault(case, directory / str(i))) for i, case in enumerate(cases(seed, number))]
+            found = [(case, fault(case, directory / str(i))) for i, case in enumerate(drawn)]
     finally:
         logging.disable(logging.NOTSET)
     return [f"{case.override}: {text}" for case, text in found if text]
 
 
 def test_every_option_means_what_it_says_or_is_refused(tmp_path):
-    assert faults(0, 200, tmp_path) == []
+    assert faults(cases(0, 200), tmp_path) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 26))
 def test_every_option_means_what_it_says_or_is_refused_at_length(seed, tmp_path):
-    assert faults(seed, 200, tmp_path) == []
+    assert faults(cases(seed, 160), tmp_path) == []
+    for name in OTHERS:
+        assert faults(cases_of(base(name), name, seed, 5), tmp_path / name) == []
 
 
 def test_the_fuzz_reaches_every_key():

@@ -21,7 +21,7 @@ def run(arguments: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    original = list(sys.argv)
+    original, home = list(sys.argv), Path.cwd()
     failure: list[Exception] = []
     sweep: list[Path] = []
 
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
             command = ["hope", "train", *HydraConfig.get().overrides.task]
             metrics = train(config, directory, command=command).metrics
         except Exception as error:
-            forget(directory)
+            forget(directory, home)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 sweep.append(Path(HydraConfig.get().sweep.dir))
                 raise
@@ -60,21 +60,21 @@ def run(arguments: list[str]) -> int:
     finally:
         sys.argv = original
         if sweep:
-            forget(sweep[0])
+            forget(sweep[0].resolve(), home)
     if failure:
         raise failure[0]
     return 0
 
 
-def forget(directory: Path) -> None:
-    """Remove a directory that no run began in, of a job or of a sweep, and those above that it leaves empty here."""
+def forget(directory: Path, home: Path) -> None:
+    """Remove a directory that no run began in, of a job or a sweep, and what it leaves empty between it and ``home``."""
     hydras = {".hydra", "multirun.yaml", "train.log"}
     try:
         if (directory / RUN).exists() or not {path.name for path in directory.iterdir()} <= hydras:
             return
         shutil.rmtree(directory)
         for above in directory.parents:
-            if Path.cwd() in above.parents:
+            if home in above.parents:
                 above.rmdir()
     except OSError:  # not empty, or not ours to remove
         return

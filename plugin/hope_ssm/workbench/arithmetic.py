@@ -35,7 +35,7 @@ def arithmetic(text: str) -> int | float:
     except SyntaxError:
         raise ValueError(f"{wanted}; got {text!r}.") from None
     except ArithmeticError as error:
-        raise ValueError(f"{wanted}; got {text!r}, where there is an {error}.") from None
+        raise ValueError(f"{wanted}; got {text!r}, where there is a {error}.") from None
 
 
 @contextmanager

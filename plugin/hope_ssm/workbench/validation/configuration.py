@@ -75,7 +75,8 @@ def _by_name(group: str, tables: Mapping[str, Mapping[str, Any]], values: Any) -
     values = {"_name_": values} if isinstance(values, str) else values
     if not isinstance(values, Mapping):
         raise TypeError(f"{group} must be a name or a mapping with _name_; got {values!r}.")
-    return check_table(group, tables[check_choice(f"{group}._name_", values.get("_name_"), tables)], values)
+    name = check_choice(f"{group}._name_", values.get("_name_"), tables)
+    return check_table(group, tables[name], values, name)
 
 
 def _train(values: Any) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _callback(name: str, options: Any) -> dict[str, Any]:
 
 
 def _model(values: Any) -> dict[str, Any]:
-    values = check_table("model", table.MODEL, values)
+    values = check_table("model", table.MODEL, values, "model")
     check_choice("model._name_", values["_name_"], MODELS)
     for key, registered in (("norm", NORMS), ("residual", RESIDUALS), ("pool", POOLS)):
         if key in values:
@@ -124,12 +125,6 @@ def check_together(config: Mapping[str, Any]) -> None:
         for key in ("prefetch_factor", "persistent_workers"):
             if loader.get(key):
                 refuse(f"loader.{key}", "be left out without workers", f"{loader[key]}", "Set loader.num_workers=1.")
-    if (train.get("state") or {}).get("mode") == "tbptt" and loader.get("chunk_len") is None:
-        refuse("train.state.mode", "not be tbptt where sequences are whole", "tbptt", "Set loader.chunk_len.")
-    steps, warmup = scheduler.get("num_training_steps"), scheduler.get("num_warmup_steps", 0)
-    if steps is not None and warmup >= steps:
-        refuse("scheduler.num_warmup_steps", "be below scheduler.num_training_steps", f"{warmup} and {steps}",
-               "The rate would never fall.")  # fmt: skip
     for key in ("eta_min", "min_lr"):
         if scheduler.get(key, 0) > optimizer["lr"]:
             refuse(f"scheduler.{key}", "not be above optimizer.lr", f"{scheduler[key]} and {optimizer['lr']}",

@@ -41,7 +41,7 @@ Text = Annotated[str, Field(min_length=1)]
 # Of a split: so many batches, or such a share of them.
 SomeBatches = Annotated[int, Field(ge=1, le=LARGEST)] | Proportion
 Batches = Annotated[int, Field(ge=0, le=LARGEST)] | Annotated[float, Field(ge=0, le=1)]
-_HIDDEN = (LARGEST, -LARGEST, 1e30, -1e30)  # bounds worth saying only to somebody beyond them
+_HIDDEN = (LARGEST, -LARGEST, 2**32 - 1, 1e30, -1e30)  # bounds worth saying only to somebody beyond them
 
 
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
@@ -85,7 +85,8 @@ def describe(kind: Any, every_bound: bool = False) -> str:
         return " ".join([describe(arguments[0], every_bound), " and ".join(said)]).strip()
     if origin in (Union, types.UnionType):
         parts = [describe(part, every_bound) for part in arguments]
-        return " or ".join(dict.fromkeys(sorted(parts, key="null".__eq__)))
+        others = list(dict.fromkeys(part for part in parts if part != "null"))
+        return " or ".join(others) + (", or null" if len(others) < len(set(parts)) else "")
     if origin is Literal:
         return ("one of " if len(arguments) > 1 else "") + ", ".join(map(repr, arguments))
     if origin in (list, tuple):
@@ -114,8 +115,10 @@ def check_value(key: str, kind: Any, value: Any) -> Any:
     raise refusal(f"{key} must be {wanted}; got {value!r}.{hint}")
 
 
-def check_table(where: str, table: Mapping[str, Any], values: Any) -> dict[str, Any]:
+def check_table(where: str, table: Mapping[str, Any], values: Any, name: Any = None) -> dict[str, Any]:
     """Return the mapping ``values`` with every value as the table {key: type or ``Refused``} has it.
+
+    ``name`` is what ``where`` is set to, for messages.
 
     Raises: TypeError, ValueError: no mapping; an unknown, absent or refused key; a value the table does not take.
     """
@@ -124,7 +127,8 @@ def check_table(where: str, table: Mapping[str, Any], values: Any) -> dict[str, 
     valid = [key for key, kind in table.items() if not isinstance(kind, Refused)]
     for key in values:
         if key not in table:
-            raise TypeError(f"{where} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
+            owner = f"{where} {name!r}" if name else where
+            raise TypeError(f"{owner} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
     for key in valid:
         if is_needed(table[key]) and key not in values:
             raise ValueError(f"{where}.{key} must be {describe(table[key])}; got nothing. Set {where}.{key}.")

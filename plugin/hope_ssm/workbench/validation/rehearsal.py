@@ -103,9 +103,16 @@ def _check_limits(data: DataModule, trainer: Mapping[str, Any]) -> None:
 
 def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
     """Warn where a schedule counted in steps does not fit the number of steps of the training."""
-    planned, trainer = config["scheduler"].get("num_training_steps"), config["trainer"]
-    epochs, limit = trainer.get("max_epochs"), trainer.get("limit_train_batches")
-    if planned is None or epochs is None or epochs < 1 or limit not in (None, 1.0):
+    scheduler, trainer = config["scheduler"], config["trainer"]
+    planned, epochs = scheduler.get("num_training_steps"), trainer.get("max_epochs")
+    if planned is None:
+        return
+    if scheduler.get("num_warmup_steps", 0) >= planned:
+        _logger.warning(
+            "The schedule has scheduler.num_warmup_steps=%d of scheduler.num_training_steps=%d: the learning rate "
+            "will not fall. Set scheduler.num_warmup_steps below it.", scheduler["num_warmup_steps"], planned,
+        )  # fmt: skip
+    if epochs is None or epochs < 1 or trainer.get("limit_train_batches") not in (None, 1.0):
         return
     samples = config["loader"]["batch_size"] * processes(trainer)
     steps = epochs * (len(data.splits.train) // samples) // trainer.get("accumulate_grad_batches", 1)
@@ -128,14 +135,15 @@ def _predict(task: Any, data: DataModule, device: torch.device) -> None:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         batch = next(iter(ChunkLoader(samples, generator=generator, **options)))
         x, target, context = task.check.batch("train", batch)
-        lengths = context.get("lengths")
-        training = task.training
+        lengths, stream, training = context.get("lengths"), task.streams["train"], task.training
         try:
             x, target = x.to(device), target.to(device)
-            prediction = task.to(device).eval()(x, lengths=lengths)
+            state = stream.before(task.to(device).eval(), x, 0, context.get("reset"))
+            prediction, _ = task._predict(x, state, 1.0, lengths)
             task.check.target("train", prediction, target)
             for measure in (task.loss, *task.metrics.values()):
                 measure(prediction, target, steps_of(x, prediction, lengths))
         finally:
             task.to("cpu").train(training)
             task.check.seen.discard("train")
+            stream.restart()

@@ -68,7 +68,8 @@ def check_named(
     key = where if isinstance(config, str) else f"{where}._name_"
     table = signature_table(registered[check_choice(key, options.get("_name_"), registered)], given=given)
     hidden = {key: value for key, value in options.items() if key.startswith("_")}
-    checked = check_table(where, table, {key: value for key, value in options.items() if key not in hidden})
+    plain = {key: value for key, value in options.items() if key not in hidden}
+    checked = check_table(where, table, plain, options["_name_"])
     return config if isinstance(config, str) else hidden | checked
 
 

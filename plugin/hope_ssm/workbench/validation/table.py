@@ -79,14 +79,14 @@ _ALL = {**_NAMED, "lr": needed(Positive), "weight_decay": NonNegative, "maximize
 _MOMENTS = {
     **_ALL,
     "betas": Annotated[list[Decay], Field(min_length=2, max_length=2)],
-    "eps": Positive,
+    "eps": NonNegative,
     "amsgrad": Flag,
     "fused": Flag | None,
 }
 OPTIMIZER = {
     "adam": {**_MOMENTS, "decoupled_weight_decay": Flag},
     "adamw": _MOMENTS,
-    "rmsprop": {**_ALL, "alpha": Decay, "eps": Positive, "momentum": Decay, "centered": Flag},
+    "rmsprop": {**_ALL, "alpha": Decay, "eps": NonNegative, "momentum": Decay, "centered": Flag},
     "sgd": {**_ALL, "momentum": Decay, "dampening": Decay, "nesterov": Flag, "fused": Flag | None},
 }
 _WARMUP = {**_NAMED, "num_warmup_steps": Natural}
