@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import changed, compose
 from hope_ssm.workbench.training import train
-from hope_ssm.workbench.validation.configuration import checked
+from hope_ssm.workbench.validation.configuration import GROUPS, checked
 
 LINE = [
     "pipeline=noisy-digits", "model=s4", "kernel=hope", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4",
@@ -83,7 +83,8 @@ def fault(case: Case, directory: Path) -> str | None:
         said = str(error)
         if directory.exists():
             return f"left a directory behind: {said}"
-        if not isinstance(error, (ValueError, TypeError, ImportError)) or case.key.split(".")[-1] not in said:
+        named = case.key.split(".")[-1] in said or (meant is ... and any(f"{group}." in said for group in GROUPS))
+        if not isinstance(error, (ValueError, TypeError, ImportError)) or not named:
             return f"obscure: {type(error).__name__}: {said}"
         return None if meant is Refused or meant is ... else f"refused wrongly: {said}"
     if meant is ...:

@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
 
 
 def forget(directory: Path, home: Path) -> None:
-    """Remove a directory that no run began in, of a job or a sweep, and what it leaves empty between it and ``home``."""
+    """Remove a directory that no run began in, of a job or a sweep, and what that leaves empty below ``home``."""
     hydras = {".hydra", "multirun.yaml", "train.log"}
     try:
         if (directory / RUN).exists() or not {path.name for path in directory.iterdir()} <= hydras:

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice
+from hope_ssm.kernels.s4 import S4Kernel
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.validation.kinds import Flag, Number, Whole, check_table, needed
@@ -83,6 +84,7 @@ def check_layer(where: str, options: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError as error:
                 raise ValueError(f"{where}.{key}{str(error).removeprefix('kernel')}") from None
     given = ("d_model", "kernel")
-    table = {**signature_table(*owners, given=given), "_name_": str, "d_model": Any}
+    idle = {name: kind_of(hint) for name, hint in _hints(S4Kernel).items()}  # for kernels where they have no effect
+    table = {**idle, **signature_table(*owners, given=given), "_name_": str, "d_model": Any}
     known = {key: value for key, value in options.items() if key in table}
     return {**options, **check_table(where, table, known)}  # the block itself refuses the unknown
