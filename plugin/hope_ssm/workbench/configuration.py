@@ -64,7 +64,8 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a resolved configuration with the values of ``key=value`` (or ``+key=value`` for a new key) replaced.
 
-    Raises: ValueError: no such key; the nearest one is named.
+    Raises:
+        ValueError: no such key; the nearest one is named.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

@@ -80,8 +80,9 @@ def train(
         callbacks: Lightning callbacks instead of the progress bar.
         command: the command line that does the same, for messages.
 
-    Returns: the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a
-        run that is finished is read back instead.
+    Returns:
+        the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a run that
+        is finished is read back instead.
 
     Raises:
         TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run.
@@ -138,7 +139,7 @@ def _fit(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     options, settings = config["trainer"], config["train"]
-    where = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
+    where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
     at_the_end = True if settings["monitor"].startswith("train/") else None  # of an epoch, when it is known
     best = parts.BestCheckpoint(
         filename="best", monitor=settings["monitor"], mode=settings["mode"], save_on_train_epoch_end=at_the_end, **where

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.workbench.data.registry import make_splits
 from hope_ssm.workbench.data.seeding import mixed, seed_epoch
 
-LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
-LOADER_OPTIONS += ("chunk_len",)
+LOADER_OPTIONS = (
+    *("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor"),
+    "chunk_len",
+)
 
 
 class ChunkLoader(DataLoader):
@@ -30,7 +32,7 @@ class ChunkLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         return super().__iter__() if self.chunk_len is None else self._chunks(super().__iter__())
 
     def _chunks(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor, dict[str, bool]]]:
@@ -66,16 +68,19 @@ class TrainingLoader(ChunkLoader):
 
     Args:
         dataset: of the training split.
-        seed: of the run; rank, world_size: of this process.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out what does not fill a batch, or does not divide among the processes.
         same_order: the same samples in the same order in every epoch, for ``trainer.overfit_batches``.
-        options: of :class:`ChunkLoader`.
+        **options: of ``ChunkLoader``.
     """
 
     def __init__(
         self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True,
         same_order: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        sampler = (
+        sampler: Any = (
             SameOrder(dataset)  # type: ignore[arg-type]
             if same_order
             else DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
@@ -85,7 +90,9 @@ class TrainingLoader(ChunkLoader):
         )
         self.seed, self.rank = seed, rank
 
-    def __iter__(self) -> Iterator[Any]:
+    sampler: DistributedSampler
+
+    def __iter__(self) -> Any:
         epoch = self.sampler.epoch
         if hasattr(self.dataset, "set_epoch") and not isinstance(self.sampler, SameOrder):
             self.dataset.set_epoch(epoch)
@@ -107,10 +114,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any], seed: int = 0) -> None:
         super().__init__()
         self.splits = make_splits(dataset)
-        for key in loader:
-            if key not in LOADER_OPTIONS:
-                valid = ", ".join(LOADER_OPTIONS)
-                raise TypeError(f"loader has no option {key!r}; valid are {valid}.{nearest(key, LOADER_OPTIONS)}")
+        check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
         self.loader = {**loader, "collate_fn": self.splits.collate}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
@@ -126,17 +130,18 @@ class DataModule(pl.LightningDataModule):
                 f"a process must have at least loader.batch_size={self.loader['batch_size']} training samples with "
                 f"loader.drop_last=true; it has {size}. Lower loader.batch_size or set loader.drop_last=false."
             )
-        same_order = bool(trainer is not None and trainer.overfit_batches)
-        if same_order and world_size > 1:
+        few = getattr(trainer, "overfit_batches", 0)
+        if few and world_size > 1:
             raise ValueError(
                 "trainer.overfit_batches must be left out with more than one process; got "
-                f"{trainer.overfit_batches}. Set trainer.devices=1."
+                f"{few}. Set trainer.devices=1."
             )
         loader = TrainingLoader(
-            self.splits.train, seed=self.seed, rank=rank, world_size=world_size, same_order=same_order, **self.loader
+            self.splits.train, seed=self.seed, rank=rank, world_size=world_size, same_order=bool(few), **self.loader
         )
         # Lightning tells the sampler its epoch before each but the first of a process, the one after a resume.
-        loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer is not None else 0)
+        current: Any = None if trainer is None else trainer.fit_loop.epoch_progress.current
+        loader.sampler.set_epoch(0 if current is None else current.processed)
         return loader
 
     def _evaluation(self, dataset: Dataset) -> DataLoader:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from hope_ssm.checks import nearest
+from hope_ssm.checks import check_known, nearest
 
 LARGEST = 2**31 - 1
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -59,6 +59,11 @@ def needed(kind: Any) -> Any:
 def choice(names: Iterable[Any]) -> Any:
     """Return the type of one of ``names``."""
     return Literal[tuple(names)]
+
+
+def list_of(kind: Any) -> Any:
+    """Return the type of a list."""
+    return list[kind]
 
 
 class Refused:
@@ -125,10 +130,7 @@ def check_table(where: str, table: Mapping[str, Any], values: Any, name: Any = N
     if not isinstance(values, Mapping):
         raise TypeError(f"{where} must be a mapping; got {values!r}.")
     valid = [key for key, kind in table.items() if not isinstance(kind, Refused)]
-    for key in values:
-        if key not in table:
-            owner = f"{where} {name!r}" if name else where
-            raise TypeError(f"{owner} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
+    check_known(f"{where} {name!r}" if name else where, [key for key in values if key not in table], valid)
     for key in valid:
         if is_needed(table[key]) and key not in values:
             raise ValueError(f"{where}.{key} must be {describe(table[key])}; got nothing. Set {where}.{key}.")

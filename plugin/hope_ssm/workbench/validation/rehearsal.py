@@ -114,8 +114,9 @@ def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
         )  # fmt: skip
     if epochs is None or epochs < 1 or trainer.get("limit_train_batches") not in (None, 1.0):
         return
+    train: Any = data.splits.train
     samples = config["loader"]["batch_size"] * processes(trainer)
-    steps = epochs * (len(data.splits.train) // samples) // trainer.get("accumulate_grad_batches", 1)
+    steps = epochs * (len(train) // samples) // trainer.get("accumulate_grad_batches", 1)
     last = trainer.get("max_steps", -1)
     steps = steps if last == -1 else min(steps, last)
     if not 0.5 <= planned / max(1, steps) <= 2:
@@ -129,8 +130,10 @@ def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
 @torch.no_grad()
 def _predict(task: Any, data: DataModule, device: torch.device) -> None:
     """Pass two samples through encoder, model, decoder, loss and metrics; nothing of it is kept."""
-    samples = Subset(data.splits.train, range(min(2, len(data.splits.train))))
-    options = {"batch_size": 2, "collate_fn": data.splits.collate, "chunk_len": data.loader.get("chunk_len")}
+    train: Any = data.splits.train
+    samples = Subset(train, range(min(2, len(train))))
+    options: dict[str, Any] = {"batch_size": 2, "collate_fn": data.splits.collate}
+    options["chunk_len"] = data.loader.get("chunk_len")
     generator = torch.Generator()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         batch = next(iter(ChunkLoader(samples, generator=generator, **options)))

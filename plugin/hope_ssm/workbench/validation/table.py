@@ -20,6 +20,7 @@ from hope_ssm.workbench.validation.kinds import (
     Seed,
     Text,
     choice,
+    list_of,
     needed,
 )
 
@@ -53,7 +54,7 @@ LOADER = {
 TASK = {
     "_name_": Literal["base"],
     "loss": needed(choice(LOSSES)),
-    "metrics": needed(list[choice(METRICS)]),
+    "metrics": needed(list_of(choice(METRICS))),
 }
 MODEL = {
     **_NAMED,
