@@ -7,7 +7,7 @@ and on fresh pages of memory. Axes: B batch, C channels, H features, L steps, K 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,11 @@ from hope_ssm.precision import working_dtype
 # Of the padded inputs of one group. Its spectrum and its outputs take as much again, each: together about the second
 # level cache of a core and its share of the third. Half and twice as much cost a tenth more.
 GROUP_BYTES = 1 << 20
-# Features that are brought from steps-first to features-first order at once: whole cache lines.
+# A transform plans itself at every call, at the price of about four rows; one row alone costs as much as three.
+LEAST_ROWS = 2
+# Features and steps brought from one order in memory to the other at once: whole cache lines, few enough to stay near.
 LINE_BYTES = 64
+TILE_STEPS = 1024
 
 _logger = logging.getLogger("hope_ssm.ops")
 
@@ -59,7 +62,7 @@ class Groups:
     def of(cls, u: Tensor, channels: int, size: int, dtype: torch.dtype, budget: int | None = None) -> Groups:
         """Args: u (B, H, L); C; N; the precision of the computation; bytes of a group, None for the usual."""
         batch, features, _ = u.shape
-        rows = max(1, (GROUP_BYTES if budget is None else budget) // (channels * size * dtype.itemsize))
+        rows = max(LEAST_ROWS, (GROUP_BYTES if budget is None else budget) // (channels * size * dtype.itemsize))
         in_batch = max(1, min(batch, rows))
         in_features = max(1, min(features, rows // in_batch))
         line = 1 if u.stride(2) == 1 else LINE_BYTES // u.dtype.itemsize
@@ -69,10 +72,9 @@ class Groups:
         """Features of a block."""
         return _slices(self.features, self.in_block)
 
-    def groups(self, block: slice) -> Iterator[tuple[slice, slice]]:
-        """Features of a group: counted in all, and in the block."""
-        for inside in _slices(min(block.stop, self.features) - block.start, self.in_features):
-            yield slice(block.start + inside.start, block.start + inside.stop), inside
+    def groups(self, block: slice) -> list[slice]:
+        """Features of a group, counted in the block."""
+        return _slices(min(block.stop, self.features) - block.start, self.in_features)
 
     def rows(self) -> list[slice]:
         """Sequences of a group."""
@@ -101,6 +103,27 @@ def empty_input(u: Tensor, features_next: bool) -> Tensor:
     return empty_output(u, 1, features_next)[:, 0]
 
 
+def features_first(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x (…, H, L) with the steps of a feature side by side in memory; x itself if it is so already."""
+    if x.stride(-1) == 1:
+        return x.to(dtype)
+    result = torch.empty(x.shape, dtype=dtype)
+    for steps in _slices(x.shape[-1], TILE_STEPS):
+        result[..., steps] = x[..., steps]
+    return result
+
+
+def direct_or_new(place: Tensor, dtype: torch.dtype) -> Tensor:
+    """``place`` (…, H, L) if results in ``dtype`` can be written there feature by feature, or else room for them."""
+    return place if place.stride(-1) == 1 and place.dtype == dtype else torch.empty(place.shape, dtype=dtype)
+
+
+def store(place: Tensor, result: Tensor) -> None:
+    """Write the result where it belongs, unless it is there."""
+    if result is not place:
+        place.copy_(result)
+
+
 def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
     """y_t = Σ_j k_j u_{t+a-j}.
 
@@ -112,17 +135,17 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
 
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
-            inputs = u[:, features].to(dtype).contiguous()
-            direct = not features_next and y.dtype == dtype
-            outputs = y[:, :, features] if direct else inputs.new_empty(y[:, :, features].shape)
-            for whole, inside in groups.groups(features):
-                kernel = torch.fft.rfft(k[:, whole].to(dtype), n=size)
+            inputs = features_first(u[:, features], dtype)
+            place = y[:, :, features]
+            outputs = direct_or_new(place, dtype)
+            kernels = torch.fft.rfft(k[:, features].to(dtype), n=size)
+            for inside in groups.groups(features):
+                kernel = kernels[:, inside]
                 for rows in groups.rows():
                     spectrum = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
                     spectrum = spectrum.mul_(kernel) if len(k) == 1 else spectrum * kernel
                     outputs[rows, :, inside] = torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length]
-            if not direct:
-                y[:, :, features] = outputs
+            store(place, outputs)
 
         for_each(block, groups.blocks())
 
@@ -145,28 +168,29 @@ def gradients(
 
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
-            weights = g[:, :, features].to(dtype).contiguous()
-            inputs = u[:, features].to(dtype).contiguous() if of_kernel else None
-            direct = not features_next and u.dtype == dtype
-            found = by_u[:, features] if of_input and direct else weights.new_empty(u[:, features].shape)
-            for whole, inside in groups.groups(features):
-                kernel = torch.fft.rfft(k[:, whole].to(dtype), n=size).conj_physical_() if of_input else None
-                total: Tensor | None = None
+            weights = features_first(g[:, :, features], dtype)
+            if of_input:
+                place = by_u[:, features]
+                found = direct_or_new(place, dtype)
+                kernels = torch.fft.rfft(k[:, features].to(dtype), n=size).conj_physical_()
+            if of_kernel:
+                inputs = features_first(u[:, features], dtype)
+                moments = weights.new_zeros(len(k), weights.shape[2], size // 2 + 1, dtype=dtype.to_complex())
+            for inside in groups.groups(features):
                 for rows in groups.rows():
                     part = weights[rows, :, inside]
                     spectrum = torch.fft.rfft(torch.nn.functional.pad(part, (ahead, 0)) if ahead else part, n=size)
-                    if kernel is not None:
-                        product = spectrum * kernel
+                    if of_input:
+                        product = spectrum * kernels[:, inside]
                         product = product.squeeze(1) if len(k) == 1 else product.sum(1)
                         found[rows, inside] = torch.fft.irfft(product, n=size)[..., :length]
-                    if inputs is not None:
+                    if of_kernel:
                         other = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
-                        moments = spectrum.conj_physical_().mul_(other).sum(0)
-                        total = moments if total is None else total.add_(moments)
-                if total is not None:
-                    by_k[:, whole] = torch.fft.irfft(total.conj_physical_(), n=size)[..., :lags]
-            if of_input and not direct:
-                by_u[:, features] = found
+                        moments[:, inside] += spectrum.conj_physical_().mul_(other).sum(0)
+            if of_input:
+                store(place, found)
+            if of_kernel:
+                by_k[:, features] = torch.fft.irfft(moments.conj_physical_(), n=size)[..., :lags]
 
         for_each(block, groups.blocks())
 
