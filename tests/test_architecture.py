@@ -51,7 +51,7 @@ MAY_IMPORT = {
 OPS = {
     "contraction": set(),
     "frequency": set(),
-    "toeplitz": set(),
+    "toeplitz": {"frequency"},
     "backends": {"frequency", "toeplitz"},
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> int:
         everything = progress.add_task("all runs", total=len(table) * len(seeds))
         steps = progress.add_task("", total=1)
 
-        def tick(row: memory_experiment.Row, seed: int):
+        def tick(row: memory_experiment.Row, seed: int) -> Callable[[], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
             progress.reset(steps, description=f"{row.kernel}, Δt {row.setting}, seed {seed}: steps", total=None)
             return lambda: progress.advance(steps)

@@ -96,6 +96,7 @@ def run(
 
 
 def _record(row: Row, result: Run, length: int) -> None:
+    assert result.history is not None  # there is one unless the run was a rehearsal
     kernels = [block.layer.layer.kernel for block in result.task.model.layers]
     row.accuracies.append(result.metrics["test/accuracy"])
     row.curves.append([epoch["val/accuracy"] for epoch in result.history.epochs])

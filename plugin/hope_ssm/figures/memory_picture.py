@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,11 @@ from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
 def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     """Save accuracy curves (mean and standard deviation over seeds) beside learned impulse responses.
 
-    Args: table: filled rows; l_signal: steps before the noise; length: steps in all; path: of the picture.
+    Args:
+        table: filled rows.
+        l_signal: steps before the noise.
+        length: steps in all.
+        path: of the picture.
     """
     figure = pyplot().figure(figsize=(13, 5), layout="constrained")
     grid = figure.add_gridspec(len(table), 2, width_ratios=[1, 1.2])
@@ -27,7 +32,7 @@ def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     axes.axhline(10, color="0.6", lw=0.8, ls=":")
     axes.legend(loc="best", frameon=False, fontsize=9)
 
-    panels = []
+    panels: list[Any] = []
     for place, row in enumerate(table):
         panel = figure.add_subplot(grid[place, 1], sharex=panels[0] if panels else None)
         panels.append(panel)

@@ -50,7 +50,7 @@ def points(length: int, lags: int, ahead: int) -> int:
 
 @dataclass(frozen=True)
 class Groups:
-    """How B sequences of H features are divided: blocks of features, one a thread, of groups that fit into the cache."""
+    """How B sequences of H features are divided: blocks of features for the threads, of groups that fit a cache."""
 
     batch: int
     features: int
