@@ -22,9 +22,7 @@ class GroupedFFTConv(FFTConv):
     devices than a CPU it is the host's layer.
     """
 
-    def forward(
-        self, x: Tensor, state: Any = None, rate: float = 1.0, **unused: Any
-    ) -> tuple[Tensor, Any]:
+    def forward(self, x: Tensor, state: Any = None, rate: float = 1.0, **unused: Any) -> tuple[Tensor, Any]:
         """Map (B, H, L), or (B, L, H) with ``transposed=False``, and a state to the outputs and the next state.
 
         Random masks are drawn in the host's order, so that with one seed both layers drop the same numbers.

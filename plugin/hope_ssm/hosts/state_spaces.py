@@ -119,7 +119,7 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``."""
     _add(module.callbacks, CALLBACKS)
     _add(module.layer, LAYERS)
 

@@ -48,8 +48,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if key not in _pools:
             started = threading.Barrier(threads)
-            pool = ThreadPoolExecutor(threads, "hope_ssm", initializer=torch.set_num_threads, initargs=(1,))
+            pool = ThreadPoolExecutor(threads, "hope_ssm", initializer=_one_thread)
             list(pool.map(lambda _: started.wait(), range(threads)))
             torch.set_num_threads(threads)  # what threads begun later inherit; the pool's are set apart
             _pools[key] = pool
         return _pools[key]
+
+
+def _one_thread() -> None:
+    torch.get_num_threads()  # at its first use a thread takes the number that all have; after that it has its own
+    torch.set_num_threads(1)
