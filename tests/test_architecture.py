@@ -56,6 +56,9 @@ OPS = {
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
+    "workers": set(),
+    "grouped_convolution": {"workers"},
+    "long_convolution": {"grouped_convolution"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {
