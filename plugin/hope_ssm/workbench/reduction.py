@@ -68,8 +68,14 @@ def reduce_run(
         NotImplementedError: a kernel without a recurrent mode.
     """
     path, new = checkpoint_path(run, checkpoint), RunDirectory(Path(out))
-    if (new.path / RUN).is_file():
-        raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
+    if not (new.path / RUN).is_file():
+        with new.alone():
+            if not (new.path / RUN).is_file():
+                return _reduced(path, new, tolerance, states, split)
+    raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
+
+
+def _reduced(path: Path, new: RunDirectory, tolerance: float | None, states: int | None, split: str) -> ReducedRun:
     saved, task = read_checkpoint(path, "RUN"), load(path)
     before = evaluate(path, split=split)
     config = saved["hyper_parameters"]["config"]
