@@ -125,6 +125,18 @@ class TrainingLoader(ChunkLoader):
         self._resumed = state
 
 
+class EvaluationLoader(ChunkLoader):
+    """The same batches at every iteration, drawn without the global generators, on which training goes on after it."""
+
+    def __init__(self, dataset: Dataset, *, seed: int, **options: Any) -> None:
+        super().__init__(dataset, generator=torch.Generator(), **options)
+        self.seed = seed
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self.seed)  # of the workers
+        return super().__iter__()
+
+
 class DataModule(pl.LightningDataModule):
     """The splits named by ``dataset`` behind data loaders made with the options of ``loader``.
 
@@ -171,7 +183,7 @@ class DataModule(pl.LightningDataModule):
         return loader
 
     def _evaluation(self, dataset: Dataset) -> DataLoader:
-        return ChunkLoader(dataset, **{**self.loader, "drop_last": False})
+        return EvaluationLoader(dataset, seed=self.seed, **{**self.loader, "drop_last": False})
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation loader."""
