@@ -138,7 +138,7 @@ def test_results_of_a_run_killed_before_them_are_those_of_its_history(tmp_path, 
 def test_a_run_that_its_time_ended_goes_on_and_is_in_the_report(tmp_path):
     from hope_ssm.workbench.reports import report
 
-    options = [*LONGER, "++trainer.max_time={microseconds: 1}"]
+    options = [*LONGER, "++trainer.max_time={seconds: 1e-6}"]
     run(tmp_path / "run", *options)
     assert RunDirectory(tmp_path / "run").state == "stopped"
     text = report.write(tmp_path, tmp_path / "report")
