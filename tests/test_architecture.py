@@ -47,12 +47,13 @@ MAY_IMPORT = {
     | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
-# Within the mathematics: frequency, toeplitz, contraction ← backends ← transfer, realization ← convolution.
+# Within the mathematics: frequency, toeplitz, contraction, transforms ← backends ← transfer, realization ← convolution.
 OPS = {
     "contraction": set(),
     "frequency": set(),
     "toeplitz": set(),
-    "backends": {"frequency", "toeplitz"},
+    "transforms": set(),
+    "backends": {"frequency", "toeplitz", "transforms"},
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},

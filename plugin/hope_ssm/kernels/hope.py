@@ -12,7 +12,7 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels import initialization
 from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
@@ -163,8 +163,9 @@ class HopeKernel(SequenceKernel):
                 return sample_noncausal_kernel(h, dt, length, evaluate)
             return sample_kernel(h, dt, length, self.truncation, evaluate)
 
-        with enough_memory("hope", (*h.shape[:2], length), h.dtype):
-            kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
+        kernel = with_enough_memory(
+            lambda: self.cache.get(self, (length, rate), sample), "hope", (*h.shape[:2], length), h.dtype
+        )
         if state is None:
             return kernel, None
         return kernel, realization.state_response(h, dt, state, length, evaluate)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hope_ssm.kernels.base import SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.precision import full_precision, working_dtype
 
 
@@ -108,10 +108,14 @@ class StateSpaceKernel(SequenceKernel, ABC):
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
-            if state is None:
+        start = None if state is None else self.from_state(self.check_state(state))
+
+        def samples() -> tuple[Tensor, Tensor | None]:
+            if start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
-            return self._samples(length, rate, self.from_state(self.check_state(state)))
+            return self._samples(length, rate, start)
+
+        return with_enough_memory(samples, self.name, (self.channels, self.d_model, length), working_dtype(self.C))
 
     def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The kernel (C, H, L), and the response to an initial state (B, H, n)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.ops.frequency import allpass_nodes, warp_slope
+from hope_ssm.ops.transforms import forward_mode
 from hope_ssm.precision import full_precision
 
 
@@ -36,7 +37,9 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     rows, systems = batch[:shared], batch[shared:]
     c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
     dt = sampling_period.reshape(own[shared:])
-    if torch.compiler.is_compiling():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
+    if (
+        torch.compiler.is_compiling() or forward_mode()
+    ):  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
         value = _polynomial(c, *_powers(dt, length, n))
     else:
         value = _Evaluation.apply(c, dt, length)
@@ -45,6 +48,8 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
 class _Evaluation(torch.autograd.Function):
     """(c (*S, R, n), Δt broadcast to (*S)) ↦ p(z), (*S, R, F); the backward pass is made of the same three parts."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(c: Tensor, dt: Tensor, length: int) -> Tensor:
