@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "ops": {"precision"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
-    "layers": MATHEMATICS | {"registry"},
+    "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
     "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
     "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
@@ -47,9 +47,9 @@ MAY_IMPORT = {
     | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
-# Within the mathematics: frequency, toeplitz, contraction, transforms ← backends ← transfer, realization ← convolution.
+# Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
 OPS = {
-    "contraction": set(),
+    "contraction": {"transforms"},
     "frequency": set(),
     "toeplitz": set(),
     "transforms": set(),

@@ -16,6 +16,7 @@ from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
@@ -156,19 +157,20 @@ class HopeKernel(SequenceKernel):
         length = self.kernel_length(L)
         h, dt = self._system(rate)
         evaluate = backends.get(self.backend, h.device)
-        state = None if state is None else self.check_state(state).unsqueeze(1)
+        whole = largest(length, self.truncation == "exact")
 
         def sample() -> Tensor:
             if self.noncausal:
-                return sample_noncausal_kernel(h, dt, length, evaluate)
-            return sample_kernel(h, dt, length, self.truncation, evaluate)
+                return sample_noncausal_kernel(h, dt, whole, evaluate)
+            return sample_kernel(h, dt, whole, self.truncation, evaluate)[..., :length]
 
         kernel = with_enough_memory(
             lambda: self.cache.get(self, (length, rate), sample), "hope", (*h.shape[:2], length), h.dtype
         )
         if state is None:
             return kernel, None
-        return kernel, realization.state_response(h, dt, state, length, evaluate)
+        rows = at_least_one(self.check_state(state)).unsqueeze(1)
+        return kernel, realization.state_response(h, dt, rows, whole, evaluate)[: len(state), ..., :length]
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
@@ -182,7 +184,7 @@ class HopeKernel(SequenceKernel):
         """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, state)
+        return realization.forward_state(dt, at_least_one(u), at_least_one(state))[: len(state)]
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""

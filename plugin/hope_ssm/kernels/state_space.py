@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from hope_ssm.kernels.base import SequenceKernel
 from hope_ssm.kernels.cache import with_enough_memory
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 
@@ -108,12 +109,13 @@ class StateSpaceKernel(SequenceKernel, ABC):
         Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        start = None if state is None else self.from_state(self.check_state(state))
+        start = None if state is None else at_least_one(self.from_state(self.check_state(state)))
 
         def samples() -> tuple[Tensor, Tensor | None]:
             if start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
-            return self._samples(length, rate, start)
+            kernel, response = self._samples(length, rate, start)
+            return kernel, response[: len(state)]
 
         return with_enough_memory(samples, self.name, (self.channels, self.d_model, length), working_dtype(self.C))
 
@@ -121,10 +123,11 @@ class StateSpaceKernel(SequenceKernel, ABC):
         """The kernel (C, H, L), and the response to an initial state (B, H, n)."""
         dtype = working_dtype(self.C)
         transition, B = self.discretized(rate)
-        squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
+        bits = (whole := largest(length)).bit_length()
+        squares, halvings = transition.squares(bits), bits // 2
         block = 1 << halvings
         transposed = [power.mT for power in squares[halvings:]]
-        rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-length // block)).to(dtype)
+        rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-whole // block)).to(dtype)
 
         def samples(vectors: Tensor) -> Tensor:
             """C Āᵗ v for t < L.  Args: v (K, H, n).  Returns: (K, C, H, L)."""
@@ -144,7 +147,8 @@ class StateSpaceKernel(SequenceKernel, ABC):
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state.  Returns: the next state."""
-        after = self.from_state(self.check_inputs(u, state, "B, H, L")).permute(1, 2, 0)
+        batch, state = len(u), self.check_inputs(u, state, "B, H, L")
+        u, after = at_least_one(u), at_least_one(self.from_state(state)).permute(1, 2, 0)
         transition, B = self.discretized()
         length, dtype = u.shape[-1], working_dtype(self.C)
         squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
@@ -159,7 +163,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
             driven = driven[..., ::2, :] + (power @ driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
         for power in (power for bit, power in enumerate(squares) if length >> bit & 1):
             after = power @ after
-        return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1), state.dtype)
+        return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1)[:batch], state.dtype)
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), float32 at least, on the parameters' device."""

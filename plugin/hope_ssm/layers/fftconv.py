@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
-from hope_ssm.layers.padding import check_input, without_padding
+from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
@@ -77,9 +78,15 @@ class FFTConvolution(nn.Module):
         Returns: (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
+        if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
+            y, after = self(one, None if state is None else at_least_one(state), rate)
+            return y[:0], None if state is None else after[:0]
+        x = with_its_length(x)
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
-        kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
+        kernel_length = length
+        if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
+            kernel_length = min(length, cut)
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
             after = self._next_state(u, state, lengths)

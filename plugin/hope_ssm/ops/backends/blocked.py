@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.ops.frequency import allpass_nodes, warp_slope
-from hope_ssm.ops.transforms import forward_mode
+from hope_ssm.ops.transforms import as_written
 from hope_ssm.precision import full_precision
 
 
@@ -30,16 +30,14 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
     """
-    n = coefficients.shape[-1]
+    n = int(coefficients.shape[-1])
     batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)
     own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
     shared = next((i for i, size in enumerate(own) if size != 1), len(own))
     rows, systems = batch[:shared], batch[shared:]
     c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
     dt = sampling_period.reshape(own[shared:])
-    if (
-        torch.compiler.is_compiling() or forward_mode()
-    ):  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
+    if as_written():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
         value = _polynomial(c, *_powers(dt, length, n))
     else:
         value = _Evaluation.apply(c, dt, length)
@@ -88,8 +86,8 @@ def _powers(dt: Tensor, length: int, n: int) -> tuple[Tensor, Tensor]:
 
 def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
     """Σ_k c_k z^k.  Args: c (*S, R, n), and what ``_powers`` gives.  Returns: (*S, R, F) complex."""
-    block = powers.shape[-2]
-    count = -(-c.shape[-1] // block)
+    block = int(powers.shape[-2])
+    count = -(-int(c.shape[-1]) // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
     with full_precision(c.device):
         sums = c.reshape(*c.shape[:-2], -1, block) @ powers

@@ -10,7 +10,7 @@ from torch import Tensor
 from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.backends.blocked import evaluate
 from hope_ssm.ops.toeplitz import geometric_series, spectra_of_advance, transform_size
-from hope_ssm.ops.transforms import forward_mode
+from hope_ssm.ops.transforms import as_written, forward_mode
 from hope_ssm.precision import full_precision
 
 __all__ = ["evaluate", "response"]  # samples of the transfer function are those of ``blocked``
@@ -39,7 +39,7 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     memory O(L + n·√L) a system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
-    if torch.compiler.is_compiling() or forward_mode():
+    if as_written():
         return restore(_synthesis(c, *tables(dt, length, c.shape[-1]), length))
     extra = int(dt.requires_grad and torch.is_grad_enabled())
     fine, spectra = _detached_tables(dt, length, c.shape[-1] + extra)
@@ -51,7 +51,7 @@ def moments(gradient: Tensor, sampling_period: Tensor, order: int) -> Tensor:
 
     Args: gradient (S, R, L), sampling_period (S), order n.  Returns: (S, R, n).
     """
-    if torch.compiler.is_compiling() or forward_mode():
+    if as_written():
         return _analysis(gradient, *tables(sampling_period, gradient.shape[-1], order))[..., :order]
     extra = int(sampling_period.requires_grad and torch.is_grad_enabled())
     fine, spectra = _detached_tables(sampling_period, gradient.shape[-1], order + extra)
