@@ -107,9 +107,9 @@ def test_one_sentence(call, error, message):
 
 def test_checkpoints_of_other_kernels_are_refused():
     hope = HopeKernel(d_model=H, d_state=4, verbose=False)
-    with pytest.raises(RuntimeError, match='Missing key.* "samples"'):
+    with pytest.raises(RuntimeError, match=r'Missing key.* "samples"'):
         build().load_state_dict(hope.state_dict())
-    with pytest.raises(RuntimeError, match='Unexpected key.* "samples"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.* "samples"'):
         hope.load_state_dict(build().state_dict())
     with pytest.raises(RuntimeError, match="size mismatch for samples"):
         build(l_max=LONGEST + 1).load_state_dict(build().state_dict())

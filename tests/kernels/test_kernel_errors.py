@@ -218,7 +218,7 @@ def test_checkpoint_of_another_kernel(one, other, caplog):
     caplog.clear()
     checks._said.clear()
     for model, state in ((models[0], models[1]), (models[0]["layer"], models[1]["layer"])):
-        with pytest.raises(RuntimeError, match="(Missing|Unexpected) key"):
+        with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key"):
             model.load_state_dict(state.state_dict())
     said = [record.getMessage() for record in caplog.records if "must hold" in record.getMessage()]
     if states[0] - states[1] and states[1] - states[0]:

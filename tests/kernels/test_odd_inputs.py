@@ -31,9 +31,9 @@ def test_an_empty_batch_with_a_state(name):
     module = layer(name)
     kernel, state = module.block.layer.kernel, module.default_state(0)
     y, after = module(torch.randn(0, 5, H), state=state)
-    assert y.shape == (0, 5, H) and after.shape == state.shape and after.dtype == state.dtype
+    assert (y.shape, after.shape, after.dtype) == ((0, 5, H), state.shape, state.dtype)
     y, after = module.step(torch.randn(0, H), state)
-    assert y.shape == (0, H) and after.shape == state.shape
+    assert (y.shape, after.shape) == ((0, H), state.shape)
     assert kernel.forward_state(torch.randn(0, H, 5), state).shape == state.shape
     assert kernel(L=5, state=state)[1].shape == (0, 1, H, 5)
 

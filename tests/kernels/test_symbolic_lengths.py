@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hope_ssm import HopeLayer
-from kernel_cases import LONGEST, RECURRENT, H, every_kernel
+from kernel_cases import ENTRIES, LONGEST, RECURRENT, H, every_kernel
 
 LARGEST = 30
 
@@ -21,8 +21,11 @@ def exported(module, x, largest=LARGEST):
     return torch.export.export(module, (x,), dynamic_shapes=shapes).module()
 
 
-@every_kernel
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+CASES = [pytest.param(name, {}, marks=() if name == "hope" else pytest.mark.slow) for name in ENTRIES]
+CASES += [pytest.param(name, {"bidirectional": True}, marks=pytest.mark.slow) for name in ("hope", "s4d")]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_export_with_a_dynamic_length(name, options):
     module = layer(name, **options)
     program = exported(module, torch.randn(2, 10, H))
@@ -36,7 +39,7 @@ def test_a_dynamic_length_without_end_or_of_an_untruncated_kernel():
     with pytest.raises(ValueError, match=r"must have a largest value, .*; got none\. Export with torch\.export\.Dim"):
         exported(layer("hope"), x, None)
     for name in ("hope", "rtf"):
-        with pytest.raises(ValueError, match="got truncation='none'. Take truncation='exact'"):
+        with pytest.raises(ValueError, match=r"got truncation='none'\. Take truncation='exact'"):
             exported(layer(name, truncation="none"), x)
 
 

@@ -37,10 +37,8 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     rows, systems = batch[:shared], batch[shared:]
     c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
     dt = sampling_period.reshape(own[shared:])
-    if as_written():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
-        value = _polynomial(c, *_powers(dt, length, n))
-    else:
-        value = _Evaluation.apply(c, dt, length)
+    # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp.
+    value = _polynomial(c, *_powers(dt, length, n)) if as_written() else _Evaluation.apply(c, dt, length)
     return value.movedim(-2, 0).reshape(*batch, -1)
 
 
