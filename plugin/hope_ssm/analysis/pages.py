@@ -91,7 +91,7 @@ def slug(name: str, taken: Collection[str]) -> str:
 
 
 def write_pages(layers: Mapping[str, LayerView], out: Path, title: str) -> None:
-    """Write a PNG for every layer (named by :func:`slug`), index.html with all inside, and inspection.json to ``out``."""
+    """Write a PNG a layer (see :func:`slug`), index.html with all of them inside, and inspection.json to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     summaries = {name: layer.summary() for name, layer in layers.items()}
     (out / "inspection.json").write_text(json.dumps(summaries) + "\n", encoding="utf-8")
