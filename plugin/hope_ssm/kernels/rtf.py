@@ -18,7 +18,7 @@ from hope_ssm.ops.transforms import largest
 from hope_ssm.precision import working_dtype
 
 
-@dataclass(frozen=True)
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class Companion:
     """The companion matrix (x_1, …, x_n) → (-Σ_j a_j x_j, x_1, …, x_{n-1}) of a (H, n)."""
 

@@ -44,6 +44,11 @@ class Transition(Protocol):
         ...
 
 
+def times(power: Power, x: Tensor) -> Tensor:
+    """power @ x, as a call that compilers trace for tensors and for other powers alike."""
+    return power.__matmul__(x)
+
+
 def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
     """A, A², A⁴, … of a dense A (..., n, n)."""
     found = [A]
@@ -60,7 +65,7 @@ def _krylov(squares: list[Power], vectors: Tensor, count: int) -> Tensor:
     """
     size = vectors.shape[-1]
     for power in squares[: (count - 1).bit_length()]:
-        vectors = torch.cat([vectors, power @ vectors], dim=-1)
+        vectors = torch.cat([vectors, times(power, vectors)], dim=-1)
     return vectors.unflatten(-1, (-1, size))[..., :count, :]
 
 
@@ -160,9 +165,9 @@ class StateSpaceKernel(SequenceKernel, ABC):
         with full_precision(u.device):
             driven = torch.einsum("hni,bhji->hnjb", columns, latest_first).double()
         for power in squares[halvings : halvings + rounds]:
-            driven = driven[..., ::2, :] + (power @ driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
+            driven = driven[..., ::2, :] + times(power, driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
         for power in (power for bit, power in enumerate(squares) if length >> bit & 1):
-            after = power @ after
+            after = times(power, after)
         return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1)[:batch], state.dtype)
 
     def default_state(self, *batch_shape: int) -> Tensor:

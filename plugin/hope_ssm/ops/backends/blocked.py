@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hope_ssm.ops.backends.batches import leading_ones
 from hope_ssm.ops.frequency import allpass_nodes, warp_slope
 from hope_ssm.ops.transforms import as_written
 from hope_ssm.precision import full_precision
@@ -33,7 +34,7 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
     n = int(coefficients.shape[-1])
     batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)
     own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
-    shared = next((i for i, size in enumerate(own) if size != 1), len(own))
+    shared = leading_ones(own)
     rows, systems = batch[:shared], batch[shared:]
     c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
     dt = sampling_period.reshape(own[shared:])
