@@ -58,7 +58,8 @@ def make_importable() -> None:
         importlib.invalidate_caches()
     if not _on_path():
         src = sys.modules.get("src")
-        other = f" ({src.__file__} is another package called src)" if getattr(src, "__file__", None) else ""
+        where = getattr(src, "__file__", None)
+        other = f" ({where} is another package called src)" if where else ""
         raise ImportError(
             "the host's package src must be importable; no checkout of state-spaces/s4 was found on sys.path"
             f"{other}. Start in the checkout or set {HOME} to it."
@@ -82,7 +83,9 @@ def register_kernels(module: ModuleType) -> None:
 def host_registry(name: str) -> type:
     """Return the class of the host's kernel called ``name``, with ours among them.
 
-    Raises: ImportError: no host.  ValueError: no such kernel.
+    Raises:
+        ImportError: no host.
+        ValueError: no such kernel.
     """
     try:
         register()
@@ -116,8 +119,9 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` to those of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``."""
     _add(module.callbacks, CALLBACKS)
+    _add(module.layer, LAYERS)
 
 
 def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
@@ -127,6 +131,10 @@ def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
 
 CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
+}
+
+LAYERS = {
+    "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -11,6 +11,7 @@ from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.ops.long_convolution import long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
@@ -27,10 +28,11 @@ class FFTConvolution(nn.Module):
         d_model: H.
         kernel: name in the kernel registry.
         channels: C kernels a feature; the output has C·H features.
-        bidirectional, reverse_lag: see above.
+        bidirectional: see above.
+        reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
-        kernel_options: for the kernel's constructor.
+        **kernel_options: for the kernel's constructor.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class FFTConvolution(nn.Module):
             lengths: (B,) whole numbers, if the sequences end before L: what follows is not seen, and the state is
                 the one after the last step of each.
 
-        Returns: (B, L, C·H), and the next state or None.
+        Returns:
+            (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
         if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
@@ -83,32 +86,31 @@ class FFTConvolution(nn.Module):
             return y[:0], None if state is None else after[:0]
         x = with_its_length(x)
         length, rate = x.shape[1], check_positive_number("rate", rate)
-        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
+        u = without_padding(x, lengths).transpose(1, 2)
         kernel_length = length
         if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
             kernel_length = min(length, cut)
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
+            u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        n = length + kernel_length
-        if self.bidirectional:
-            k = self._two_sided(*k.tensor_split(2), n)
-        k = self.drop_kernel(k)
-        spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
-        y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
+        k, ahead = self._lags(self.drop_kernel(k), length)
+        y = long_convolution(u, k, ahead=ahead)
         if state is not None:
             y, state = y + response, after
-        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
+        return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
-    def _two_sided(self, forward: Tensor, reverse: Tensor, n: int) -> Tensor:
-        """(C, H, K) twice to (C, H, n): lags 0 … K-1, a gap, and the negative ones, the last at n-1."""
+    def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
+        """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
+        if not self.bidirectional:
+            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        forward, reverse = k.tensor_split(2)
+        present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
-            present, reverse = reverse.split([1, reverse.shape[-1] - 1], dim=-1)
-            forward = torch.cat([forward[..., :1] + present, forward[..., 1:]], dim=-1)
-        gap = forward.new_zeros(*forward.shape[:-1], n - forward.shape[-1] - reverse.shape[-1])
-        return torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
+            present, reverse = present + reverse[..., :1], reverse[..., 1:]
+        reverse = reverse[..., : length - 1]  # longer ones reach before the first step
+        return torch.cat([reverse.flip(-1), present, forward[..., 1:]], dim=-1), reverse.shape[-1]
 
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:
@@ -124,7 +126,16 @@ class FFTConvolution(nn.Module):
             )
 
     def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-        """The state after the last step of each sequence.  Args: u (B, H, L).  Returns: (B, …)."""
+        """The state after the last step of each sequence.
+
+        Args:
+            u: (B, H, L).
+            state: before the first step, (B, …).
+            lengths: (B,), or None where all sequences have L steps.
+
+        Returns:
+            (B, …).
+        """
         after = self.kernel.forward_state(u, state)
         for length in [] if lengths is None else lengths.unique().tolist():
             if length < u.shape[-1]:
@@ -133,7 +144,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for :meth:`step`, as in the host; our kernels need none, they read their parameters."""
+        """Prepare the kernel for ``step``, as in the host; our kernels need none, they read their parameters."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)

@@ -14,6 +14,8 @@ def contract(equation: str, *tensors: Tensor) -> Tensor:
 
     No recorder can look into opt_einsum; while one records, torch.einsum takes the same equation.
 
-    Args: equation: as of ``torch.einsum``; tensors: one a term.
+    Args:
+        equation: as of ``torch.einsum``.
+        *tensors: one a term.
     """
     return (torch.einsum if recorded() else opt_einsum.contract)(equation, *tensors)

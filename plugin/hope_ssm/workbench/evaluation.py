@@ -15,6 +15,7 @@ from hope_ssm.workbench.data.registry import check_trusted
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, LAST, find_run
 from hope_ssm.workbench.task import SequenceTask
+from hope_ssm.workbench.validation.configuration import checked
 
 SPLITS = ("val", "test")
 
@@ -44,7 +45,8 @@ def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any
         checkpoint: ``"best"`` or ``"last"``.
         config: build the model from this configuration instead of the checkpoint's own.
 
-    Raises: ValueError: no run, or no checkpoint.
+    Raises:
+        ValueError: no run, or no checkpoint.
     """
     saved = read_checkpoint(checkpoint_path(run, checkpoint), "RUN")
     known = saved["hyper_parameters"]
@@ -73,19 +75,21 @@ def evaluate(
     """Return the metrics of a trained model on a split, under the run's configuration with ``overrides``.
 
     Args:
-        run, checkpoint: see :func:`load`.
+        run: see ``load``.
+        checkpoint: see ``load``.
         split: ``"val"`` or ``"test"``.
         overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512 decoder.l_tail=512`` for example.
         trust: call the function of its own that a run names as ``dataset._target_``; without, only one that
             ``overrides`` give again.
 
-    Raises: ValueError: a function of the run's own, not trusted; no such key; see also :func:`load`.
+    Raises:
+        ValueError: a function of the run's own, not trusted; no such key; see also ``load``.
     """
     from hope_ssm.workbench.configuration import changed
 
     check_choice("split", split, SPLITS)
     path = checkpoint_path(run, checkpoint)
-    config = changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides)
+    config = checked(changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides))
     given = [str(config["dataset"].get("_target_"))] if any(map(_names_target, overrides)) else []
     check_trusted(config["dataset"], given, trust)
     task = load(path, config=config)

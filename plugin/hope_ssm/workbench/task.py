@@ -30,8 +30,11 @@ class SequenceTask(pl.LightningModule):
     """Train a sequence model under one configuration.
 
     Args:
-        config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train.
-        d_input, d_output, l_output, n_tokens: sizes of the data, see ``splits.Splits``.
+        config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train, trainer.
+        d_input: sizes of the data, see ``splits.Splits``.
+        d_output: sizes of the data, see ``splits.Splits``.
+        l_output: sizes of the data, see ``splits.Splits``.
+        n_tokens: sizes of the data, see ``splits.Splits``.
     """
 
     def __init__(
@@ -126,10 +129,9 @@ class SequenceTask(pl.LightningModule):
         """Forget the test state."""
         self.streams["test"].restart()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler."""
-        config = self.config
-        return configure(self, config["optimizer"], config["scheduler"], config["train"])
+        return configure(self, self.config)
 
     @torch.no_grad()
     def first_non_finite(self, x: Tensor, target: Tensor | None = None, context: Any = None) -> str:

@@ -166,7 +166,7 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
                             f"{archive} must hold at most {source.bytes / 1e9:g} GB, none of it sparse; {member.name} "
                             f"has {member.size / 1e9:.1f} GB. Get the archive anew."
                         )
-                    target = partial / match[match.lastindex]
+                    target = partial / match[match.lastindex or 0]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     content: Any = members.extractfile(member)
                     with target.open("wb") as file:
@@ -203,8 +203,8 @@ def fetch(
         advance: hears the bytes that came.
 
     Raises:
-        FileNotFoundError: no such archive.  ConnectionError, ValueError: see :func:`download`, :func:`verify` and
-            :func:`unpack`.
+        FileNotFoundError: no such archive.  ConnectionError, ValueError: see ``download``, ``verify`` and
+            ``unpack``.
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder

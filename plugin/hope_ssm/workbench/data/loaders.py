@@ -8,15 +8,17 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.workbench.data.registry import make_splits
 from hope_ssm.workbench.data.seeding import mixed, seed_epoch
 
-LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
-LOADER_OPTIONS += ("chunk_len",)
+LOADER_OPTIONS = (
+    *("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor"),
+    "chunk_len",
+)
 
 
 class ChunkLoader(DataLoader):
@@ -31,7 +33,7 @@ class ChunkLoader(DataLoader):
         self.l_output = l_output
         self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         return super().__iter__() if self.chunk_len is None else self._chunks(super().__iter__())
 
     def _chunks(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor, dict[str, bool]]]:
@@ -49,6 +51,16 @@ class ChunkLoader(DataLoader):
         return super().__len__() * chunks
 
 
+class SameOrder(SequentialSampler):
+    """The same samples in the same order in every epoch, whose number it keeps."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Keep the number."""
+        self.epoch = epoch
+
+
 class TrainingLoader(ChunkLoader):
     """Every epoch in an order of its own, each process its share, and all its randomness from (seed, epoch, rank).
 
@@ -57,22 +69,33 @@ class TrainingLoader(ChunkLoader):
 
     Args:
         dataset: of the training split.
-        seed: of the run; rank, world_size: of this process.
-        options: of :class:`ChunkLoader`.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out what does not fill a batch, or does not divide among the processes.
+        same_order: the same samples in the same order in every epoch, for ``trainer.overfit_batches``.
+        **options: of ``ChunkLoader``.
     """
 
     def __init__(
-        self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True, **options: Any
-    ) -> None:
-        sampler = DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
+        self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True,
+        same_order: bool = False, **options: Any,
+    ) -> None:  # fmt: skip
+        sampler: Any = (
+            SameOrder(dataset)  # type: ignore[arg-type]
+            if same_order
+            else DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
+        )
         super().__init__(
             dataset, sampler=sampler, drop_last=drop_last, generator=torch.Generator().manual_seed(0), **options
         )
         self.seed, self.rank = seed, rank
 
-    def __iter__(self) -> Iterator[Any]:
+    sampler: DistributedSampler
+
+    def __iter__(self) -> Any:
         epoch = self.sampler.epoch
-        if hasattr(self.dataset, "set_epoch"):
+        if hasattr(self.dataset, "set_epoch") and not isinstance(self.sampler, SameOrder):
             self.dataset.set_epoch(epoch)
         self.generator.manual_seed(mixed(self.seed, epoch, self.rank))  # of the workers
         seed_epoch(self.seed, epoch, self.rank)
@@ -92,10 +115,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any], seed: int = 0) -> None:
         super().__init__()
         self.splits = make_splits(dataset)
-        for key in loader:
-            if key not in LOADER_OPTIONS:
-                valid = ", ".join(LOADER_OPTIONS)
-                raise TypeError(f"loader has no option {key!r}; valid are {valid}.{nearest(key, LOADER_OPTIONS)}")
+        check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
         self.loader = {**loader, "collate_fn": self.splits.collate, "l_output": self.splits.l_output}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
@@ -111,9 +131,18 @@ class DataModule(pl.LightningDataModule):
                 f"a process must have at least loader.batch_size={self.loader['batch_size']} training samples with "
                 f"loader.drop_last=true; it has {size}. Lower loader.batch_size or set loader.drop_last=false."
             )
-        loader = TrainingLoader(self.splits.train, seed=self.seed, rank=rank, world_size=world_size, **self.loader)
+        few = getattr(trainer, "overfit_batches", 0)
+        if few and world_size > 1:
+            raise ValueError(
+                "trainer.overfit_batches must be left out with more than one process; got "
+                f"{few}. Set trainer.devices=1."
+            )
+        loader = TrainingLoader(
+            self.splits.train, seed=self.seed, rank=rank, world_size=world_size, same_order=bool(few), **self.loader
+        )
         # Lightning tells the sampler its epoch before each but the first of a process, the one after a resume.
-        loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer is not None else 0)
+        current: Any = None if trainer is None else trainer.fit_loop.epoch_progress.current
+        loader.sampler.set_epoch(0 if current is None else current.processed)
         return loader
 
     def _evaluation(self, dataset: Dataset) -> DataLoader:
