@@ -7,6 +7,7 @@ STATE_SPACES_PYTHON  the interpreter of its environment, with hope-ssm installed
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -189,3 +190,16 @@ def cifar(host, tmp_path_factory) -> tuple[Path, Path]:
         "import torchvision.datasets.cifar as cifar\ncifar.check_integrity = lambda *arguments, **options: True\n"
     )
     return root, accept
+
+
+@pytest.fixture(scope="session")
+def patched(host, tmp_path_factory) -> Host:
+    """Return a copy of the real host with the patch of ``hope upstream`` applied."""
+    from hope_ssm.hosts import upstream
+
+    home = tmp_path_factory.mktemp("patched") / "s4"
+    left_out = shutil.ignore_patterns(".git", "assets", "notebooks", "data", "outputs", "__pycache__")
+    shutil.copytree(host.home, home, ignore=left_out)
+    (home / "hope.patch").write_text(upstream.patch(host.home))
+    subprocess.run(["git", "apply", "hope.patch"], cwd=home, check=True)
+    return Host(home, host.interpreter)

@@ -20,7 +20,7 @@ from hope_ssm.checks import check_choice
 _logger = logging.getLogger("hope_ssm")
 
 HOME = "STATE_SPACES_HOME"
-_LANDMARKS = ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py")
+LANDMARKS = ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py")
 
 
 def find_host() -> Path | None:
@@ -30,7 +30,7 @@ def find_host() -> Path | None:
     """
     named = os.environ.get(HOME)
     directory = Path(named).expanduser() if named else Path.cwd()
-    return directory.resolve() if all((directory / mark).is_file() for mark in _LANDMARKS) else None
+    return directory.resolve() if all((directory / mark).is_file() for mark in LANDMARKS) else None
 
 
 def register() -> None:
@@ -67,7 +67,7 @@ def make_importable() -> None:
 
 def _on_path() -> bool:
     """Whether some directory of ``sys.path`` is a checkout of the host."""
-    return any((Path(entry or ".") / _LANDMARKS[1]).is_file() for entry in sys.path)
+    return any((Path(entry or ".") / LANDMARKS[1]).is_file() for entry in sys.path)
 
 
 def register_kernels(module: ModuleType) -> None:
