@@ -19,7 +19,14 @@ import pytest
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HYDRA_FULL_ERROR": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def run_python(python: str, arguments: list[str], directory: Path, path: tuple[Path, ...] = (), **environment: str):
+def run_python(
+    python: str,
+    arguments: list[str],
+    directory: Path,
+    path: tuple[Path, ...] = (),
+    timeout_s: int = 300,
+    **environment: str,
+):
     """Run an interpreter in ``directory`` with ``path`` first on sys.path; return the finished process, output as text.
 
     The environment is this process's own without what would point the child at another host or code.
@@ -32,7 +39,7 @@ def run_python(python: str, arguments: list[str], directory: Path, path: tuple[P
         env={**inherited, **QUIET, **({"PYTHONPATH": joined} if path else {}), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout_s,
         check=False,
     )
 
@@ -126,9 +133,9 @@ class Host:
     home: Path
     interpreter: str
 
-    def python(self, *arguments: str, path: tuple[Path, ...] = (), **environment: str):
-        """Run the host's interpreter in its checkout."""
-        return run_python(self.interpreter, list(arguments), self.home, path, **environment)
+    def python(self, *arguments: str, path: tuple[Path, ...] = (), directory: Path | None = None, **environment: str):
+        """Run the host's interpreter in its checkout, or elsewhere."""
+        return run_python(self.interpreter, list(arguments), directory or self.home, path, **environment)
 
     def train(self, output: Path, *overrides: str, path: tuple[Path, ...] = (), **environment: str) -> str:
         """Run the host's ``python -m train`` at the smallest size; return what it printed, fail if it fails."""
