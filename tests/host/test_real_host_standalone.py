@@ -12,18 +12,6 @@ from test_real_host import DELAY, DONE, groups
 
 # Its --epochs takes no whole number, so all of its hundred epochs are run, of one step each.
 EXAMPLE = ["--grayscale", "--d_model", "8", "--n_layers", "1", "--batch_size", "50", "--num_workers", "0"]
-    "--grayscale",
-    "--d_model",
-    "8",
-    "--n_layers",
-    "1",
-    "--epochs",
-    "1",
-    "--batch_size",
-    "5",
-    "--num_workers",
-    "0",
-]
 
 
 def test_it_trains_with_hope_from_the_command_line(host, tmp_path):
