@@ -73,6 +73,7 @@ SIZES = {  # options, length, rate
     "long periods": ({"d_model": 3, "d_state": 5, "dt_min": 2.0, "dt_max": 20.0}, 40, 3.0),
     "window": ({"d_model": 2, "d_state": 8, "dt_min": None, "dt_max": None, "l_max": 50}, 50, 1.0),
     "horizon": ({"d_model": 2, "d_state": 8, "dt_min": None, "dt_max": None, "horizon": 90, "l_max": 50}, 50, 1.0),
+    "an axis": ({"d_model": 2, "d_state": 8, "dt_min": None, "dt_max": None, "horizon": [9, 50], "l_max": 50}, 50, 1.0),
     "deterministic": ({"d_model": 4, "d_state": 8, "n_ssm": 2, "deterministic": True, "init_scale": 2.0}, 20, 1.0),
 }
 

@@ -28,12 +28,10 @@ _S4_BACKENDS = ("naive", "cuda")
 
 
 def _longest(horizon: int | Sequence[int] | None, l_max: int | None) -> int | None:
-    """Steps of the longest sequence: the horizon, of several axes that of the kernel's; else l_max."""
+    """Steps of the longest sequence: the horizon, or l_max where there is none for this kernel alone."""
     if isinstance(horizon, Sequence) and not isinstance(horizon, str):
-        horizon = max(horizon, default=None) if l_max is None else None
-    if horizon is None and l_max is not None:
-        return check_positive_integer("l_max", l_max)
-    return horizon
+        horizon = None
+    return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
 
 
 class HopeKernel(SequenceKernel):
@@ -54,7 +52,7 @@ class HopeKernel(SequenceKernel):
         dt_min, dt_max: range of the initial Δt (log-uniform), per sample, above 0; None: from ``horizon``.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
             None (``initialization.window_periods``); None: l_max. Without either, a warning and windows for some
-            hundred steps. A sequence of sizes, as a data set of images has, is one an axis: then l_max says which.
+            hundred steps. Of several sizes, as a data set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: independent sampling periods; divides d_model; None: one a feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.

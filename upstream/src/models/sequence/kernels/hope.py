@@ -61,7 +61,8 @@ class HOPEKernel(Kernel):
             h = torch.randn(shape) * (init_scale / self.N**0.5)
 
         # Initialize dt (n_ssm)
-        horizon = horizon or self.l_max
+        if not isinstance(horizon, int):  # None, or the sizes of all axes (S4ND)
+            horizon = self.l_max
         if horizon is None:
             lo, hi = 0.01, 0.3
         else:
