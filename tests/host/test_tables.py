@@ -85,6 +85,8 @@ def test_a_model_that_takes_no_layer_is_refused(host):
 def test_other_mistakes_keep_their_own_words(host):
     with pytest.raises(TypeError, match="unexpected keyword argument 'n_layer'"):
         host["model"](d_model=3, n_layer=2, layer={"_name_": "s4", **HOPE})
+    with pytest.raises(TypeError, match=r"strict\(\) got an unexpected keyword argument 'linear'"):
+        host["model"](d_model=3, layer={"_name_": "strict", "linear": True, "mode": "hope"})
     with pytest.raises(TypeError, match="the hope kernel has no option 'd_stat'"):
         host["model"](d_model=3, layer={"_name_": "s4", **HOPE, "d_stat": 3})
 

@@ -96,9 +96,8 @@ def build(name: str, target: Any, *args: Any, **options: Any) -> Any:
         model = target(*args, **options)
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        homeless = [kernel for kernel, layer in wanted if refused and refused[1] in {"layer", *layer}]
-        if homeless:
-            raise ValueError(_homeless(name, homeless[0], options)) from error
+        if wanted and refused and refused[1] in ("layer", "mode", "kernel"):
+            raise ValueError(_homeless(name, wanted[0][0], options)) from error
         raise
     for kernel, _ in wanted:
         if not _holds(model, kernel):
