@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 import reference
 
+pytest_plugins = ["shared_fixtures"]
+
 if not torch.cuda.is_available():  # before anything imports triton, which then runs its kernels in its interpreter
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

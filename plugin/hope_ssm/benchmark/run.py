@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from hope_ssm.benchmark.contenders import DTYPES, Sizes, make
@@ -54,22 +50,3 @@ def sweep(
     return {
         value: compare(names, replace(sizes, **{axis: value}), repetitions, seconds, lambda _: None) for value in values
     }
-
-
-def exponent(points: dict[int, float]) -> float:
-    """The least-squares slope of log y against log x: y grows like x to this power."""
-    if len(points) < 2:
-        return math.nan
-    x, y = np.log(list(points)), np.log(list(points.values()))
-    return float(np.polyfit(x, y, 1)[0])
-
-
-def machine(device: str) -> str:
-    """What this runs on, in words."""
-    name = platform.processor() or platform.machine()
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    elif Path("/proc/cpuinfo").exists():
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"

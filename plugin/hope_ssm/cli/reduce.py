@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hope_ssm.checks import check_positive_integer, check_positive_number
+from hope_ssm.reporting.machine import quieten_lightning
 from hope_ssm.workbench.evaluation import SPLITS
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def run(arguments: list[str]) -> int:
         check_positive_number("--tolerance", options.tolerance)
     else:
         check_positive_integer("--states", options.states)
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    quieten_lightning()
 
     from hope_ssm.hosts import checkpoints
     from hope_ssm.workbench.reduction import reduce_run

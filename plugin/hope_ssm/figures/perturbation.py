@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hope_ssm.figures.claims import COLORS, HOPE_COLOR, band, exponents
 from hope_ssm.hankel import (
     StateSpace,
     h_infinity_norm,
     markov_perturbation_bound,
     state_space_perturbation_bound,
 )
+from hope_ssm.reporting.plots import COLORS, HOPE_COLOR, band
+from hope_ssm.reporting.timing import exponents
 
 CLAIM = "A perturbation of h moves the transfer function by at most √n ‖δh‖, one of A without bound"
 SEEDS = 5

@@ -171,19 +171,19 @@ class HopeKernel(SequenceKernel):
         """
         length = self.kernel_length(L)
         h, dt = self._system(rate)
-        evaluate = backends.get(self.backend, h.device)
+        backend = backends.get(self.backend, h.device)
         state = None if state is None else self.check_state(state).unsqueeze(1)
 
         def sample() -> Tensor:
             if self.noncausal:
-                return sample_noncausal_kernel(h, dt, length, evaluate)
-            return sample_kernel(h, dt, length, self.truncation, evaluate)
+                return sample_noncausal_kernel(h, dt, length, backend)
+            return sample_kernel(h, dt, length, self.truncation, backend)
 
         with enough_memory("hope", (*h.shape[:2], length), h.dtype):
             kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
         if state is None:
             return kernel, None
-        return kernel, realization.state_response(h, dt, state, length, evaluate)
+        return kernel, realization.state_response(h, dt, state, length, backend)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""

@@ -38,6 +38,18 @@ def warped_angle(theta: Tensor, sampling_period: Tensor) -> Tensor:
     return 2 * torch.atan2(torch.sin(theta / 2), sampling_period * torch.cos(theta / 2))
 
 
+def allpass_coefficient(sampling_period: Tensor) -> Tensor:
+    """a = (Δt - 1) / (Δt + 1), in float64: in float32 its distance from -1 is lost at small Δt."""
+    dt = sampling_period.double()
+    return (dt - 1) / (dt + 1)
+
+
+def input_gain(sampling_period: Tensor) -> Tensor:
+    """1 - a² = 4Δt / (1 + Δt)², without cancellation, float64."""
+    dt = sampling_period.double()
+    return 4 * dt / (1 + dt) ** 2
+
+
 def _half_angle(sampling_period: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(Δt·cos(θ/2), sin(θ/2), 1/(their squares' sum), cos(θ/2)), each (..., F) in the dtype of the period."""
     half = frequency_grid(length, device=sampling_period.device) / 2

@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from hope_ssm.ops.frequency import allpass_coefficient, input_gain
+
 
 def series_product(p: Tensor, q: Tensor) -> Tensor:
     """T(p) q: the first n coefficients of the product of two series.
@@ -56,8 +58,7 @@ def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
 
     Args: sampling_period: Δt, (...).  Returns: (count, ..., transform_size(n) // 2 + 1) complex128.
     """
-    dt, size = sampling_period.double(), transform_size(n)
-    a, gain = (dt - 1) / (dt + 1), 4 * dt / (1 + dt) ** 2
+    a, gain, size = allpass_coefficient(sampling_period), input_gain(sampling_period), transform_size(n)
     series = torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, n)[..., : n - 1]], dim=-1)
     spectra = [torch.fft.rfft(series, n=size)]
     while len(spectra) < count:

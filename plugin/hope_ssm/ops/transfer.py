@@ -49,6 +49,6 @@ def transfer_function(
     return sample_transfer_function(h, dt, length, backends.get(backend, h.device))
 
 
-def sample_transfer_function(h: Tensor, dt: Tensor, length: int, evaluate: backends.Evaluate) -> Tensor:
+def sample_transfer_function(h: Tensor, dt: Tensor, length: int, backend: backends.Backend) -> Tensor:
     """g = P · p(P) for a checked system; shapes as in :func:`transfer_function`."""
-    return allpass_nodes(dt, length) * evaluate(h, dt, length)
+    return allpass_nodes(dt, length) * backend.samples(h, dt, length)

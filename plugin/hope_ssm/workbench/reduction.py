@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from hope_ssm.analysis.inspection import kernels
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
+from hope_ssm.reporting.timing import step_seconds
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
@@ -35,18 +35,11 @@ class ReducedRun:
     microseconds: tuple[float, float] | None
 
 
-@torch.no_grad()
 def step_microseconds(features: int, *models: nn.Module, repeats: int = 200) -> tuple[float, ...]:
     """Return the median time of a step of each model or kernel, batch 1, in turns, on one and the same machine."""
-    times: list[list[float]] = [[] for _ in models]
     states = [model.default_state(1) for model in models]
-    u = torch.randn(1, features)
-    for _ in range(repeats):
-        for place, model in enumerate(models):
-            start = time.perf_counter()
-            _, states[place] = model.step(u, states[place])
-            times[place].append(1e6 * (time.perf_counter() - start))
-    return tuple(statistics.median(of_one[repeats // 10 :]) for of_one in times)
+    times = step_seconds([model.step for model in models], torch.randn(1, features), states, repeats, repeats // 10)
+    return tuple(1e6 * statistics.median(taken) for taken in times)
 
 
 def reduce_run(

@@ -9,7 +9,7 @@ from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.frequency import frequency_grid, warped_angle
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(θ_j) = Σ_k c_k exp(-ikθ'_j), the polynomial in the all-pass node, term by term but never in memory.
 
     KeOps compiles its formulas at their first use in each precision (seconds), and differentiates them itself.

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from hope_ssm.ops.backends.batches import by_system
-from hope_ssm.ops.backends.blocked import evaluate
+from hope_ssm.ops.frequency import allpass_coefficient
 from hope_ssm.ops.toeplitz import geometric_series, spectra_of_advance, transform_size
 from hope_ssm.precision import full_precision
-
-__all__ = ["evaluate", "response"]  # samples of the transfer function are those of ``blocked``
 
 
 def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
@@ -62,8 +60,7 @@ def tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, Tensor]:
     doublings = (length - 1).bit_length()
     fine_doublings = (doublings + 1) // 2
     spectra = spectra_of_advance(dt, order, doublings).to(torch.promote_types(dt.dtype, torch.complex32))
-    period = dt.double()
-    fine = geometric_series((period - 1) / (period + 1), order).to(dt.dtype).unsqueeze(-2)
+    fine = geometric_series(allpass_coefficient(dt), order).to(dt.dtype).unsqueeze(-2)
     for spectrum in spectra[:fine_doublings]:
         fine = torch.cat([fine, _multiplied(fine, spectrum)], dim=-2)
     return fine, spectra[fine_doublings:]

@@ -19,7 +19,7 @@ from hope_ssm.ops.frequency import frequency_grid
 CONFIGURATIONS = ((128, 4), (256, 4), (512, 4), (1024, 8))
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(z) = Σ_k c_k z^k at the all-pass nodes by Horner's rule in registers: nothing but p is written.
 
     Args:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hope_ssm.checks import nearest
+from hope_ssm.reporting.tables import markdown_table
 from hope_ssm.workbench.losses import LOSSES, METRICS
 from hope_ssm.workbench.reports.rows import Row, configuration, versions_differ
 from hope_ssm.workbench.resuming import differences
@@ -170,7 +171,7 @@ def lines(pairs: Sequence[Comparison], metrics: Sequence[str]) -> list[dict[str,
 def markdown(pairs: Sequence[Comparison], alone: Sequence[Row], metrics: Sequence[str], baseline: str) -> str:
     """Return the comparison as Markdown."""
     header = ["configuration", "against", "metric", "pairs", "mean difference", "95 % interval", "p", "verdict"]
-    cells = [header, ["---"] * len(header)]
+    cells = [header]
     for line in lines(pairs, metrics):
         interval = f"{line['low']:+.4f} to {line['high']:+.4f}" if line["p"] != "" else "–"
         p = f"{line['p']:.2g}" if line["p"] != "" else "–"
@@ -178,7 +179,7 @@ def markdown(pairs: Sequence[Comparison], alone: Sequence[Row], metrics: Sequenc
             line["configuration"], line["baseline"], line["metric"], str(line["pairs"]),
             f"{line['mean difference']:+.4f}", interval, p, line["verdict"],
         ])  # fmt: skip
-    text = f"\n## Against {baseline}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
+    text = f"\n## Against {baseline}\n\n" + markdown_table(cells) + "\n"
     text += (
         "\nDifferences are paired by seed and by all other swept keys; intervals and p are those of a paired t test, "
     )

@@ -1,3 +1,5 @@
+"""Fixtures of the tests that run the command or read data files."""
+
 from __future__ import annotations
 
 import csv

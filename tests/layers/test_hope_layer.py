@@ -8,16 +8,16 @@ import math
 import pytest
 import torch
 
-from hope_ssm import HopeLayer, parameter_groups, registry
+from hope_ssm import HopeLayer, parameter_groups
 from hope_ssm.kernels.hope import HopeKernel
 from hope_ssm.layers.s4block import S4Block
+from kernel_cases import ENTRIES, RECURRENT
 
-OWN = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
 B, L, H = 3, 13, 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kernel", OWN)
+@pytest.mark.parametrize("kernel", ENTRIES)
 def test_whole_sequences(kernel, dtype):
     layer = HopeLayer(H, kernel=kernel, l_max=L).to(dtype)
     x = torch.randn(B, L, H, dtype=dtype)
@@ -30,7 +30,7 @@ def test_whole_sequences(kernel, dtype):
     assert torch.equal(block(x)[0], y)
 
 
-@pytest.mark.parametrize("kernel", [name for name, entry in OWN.items() if entry.recurrent])
+@pytest.mark.parametrize("kernel", RECURRENT)
 def test_chunks_and_steps(kernel):
     layer = HopeLayer(H, kernel=kernel, d_state=6, gate=2, bottleneck=2).double()
     x = torch.randn(B, L, H, dtype=torch.float64)

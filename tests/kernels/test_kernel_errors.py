@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from itertools import permutations
 
 import pytest
 import torch
@@ -11,13 +12,12 @@ from omegaconf import OmegaConf
 
 from hope_ssm import (
     HopeKernel,
-    registry,
 )
 from hope_ssm.kernels.s4d import S4DKernel
+from kernel_cases import ENTRIES, RECURRENT
 from messages import NUMBER, WHOLE, exactly
 
-OWN = [entry for entry in registry.kernels().values() if entry.distribution == registry.DISTRIBUTION]
-KERNELS = {entry.name: entry.load() for entry in OWN if entry.recurrent}  # for conv see test_conv_kernel.py
+KERNELS = {name: ENTRIES[name].load() for name in RECURRENT}  # for conv see test_conv_kernel.py
 
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
@@ -209,12 +209,9 @@ def test_inputs_and_state_of_different_batches(kernel, call, shape):
 # Checkpoints
 
 
-@pytest.mark.parametrize("one", KERNELS)
-@pytest.mark.parametrize("other", KERNELS)
+@pytest.mark.parametrize(("one", "other"), list(permutations(KERNELS, 2)))
 def test_checkpoint_of_another_kernel(one, other):
     """Strict or not, at the top and inside a model."""
-    if one == other:
-        return
     model, another = (
         torch.nn.ModuleDict({"layer": KERNELS[n](d_model=4, d_state=4, verbose=False)}) for n in (one, other)
     )

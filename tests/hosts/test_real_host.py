@@ -5,17 +5,17 @@ Runs when STATE_SPACES_HOME names a checkout; see conftest.py.
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from host_output import DONE, groups
+
 DELAY = ["pipeline=delay", "dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"]
 DELAY += ["model=s4", "+train.remove_test_loader_in_eval=true"]
 DIGITS = ["experiment=hope/noisy-digits", "dataset.l_noise=16"]
 OLD_CHECKPOINTS = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # the host's checkpoints hold its configuration
-DONE = "`Trainer.fit` stopped: `max_epochs="
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,11 +38,6 @@ def trained(host, tmp_path_factory) -> dict[str, tuple[Path, str]]:
         said = host.train(output, *DIGITS, f"kernel={kernel}", *own)
         runs[kernel] = output / "checkpoints" / "last.ckpt", said
     return runs
-
-
-def groups(said: str) -> list[tuple[int, float]]:
-    """Return (parameters, learning rate) of the optimizer's groups as the host prints them."""
-    return [(int(n), float(lr)) for n, lr in re.findall(r"Optimizer group .*\| (\d+) parameters \| lr (\S+)", said)]
 
 
 def test_layer_mode(host, tmp_path):

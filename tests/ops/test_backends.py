@@ -75,7 +75,7 @@ def test_values_and_gradients(backend, n, length, dtype, rng):
     weight = torch.tensor(rng.standard_normal((2, length // 2 + 1, 2)), dtype=dtype)
     results = []
     for name in (backend, "dense"):
-        value = backends.get(name, CPU)(c, dt, length)
+        value = backends.get(name, CPU).samples(c, dt, length)
         assert value.shape == (2, length // 2 + 1)
         assert value.dtype == dtype.to_complex()
         loss = (torch.view_as_real(value) * weight).sum() + 0 * dt.sum()  # n = 1 does not depend on Δt
@@ -91,9 +91,9 @@ def test_values_and_gradients(backend, n, length, dtype, rng):
 def test_batches(backend, c_batch, dt_batch, rng):
     c = torch.tensor(rng.standard_normal((*c_batch, 6)))
     dt = torch.tensor(np.exp(rng.standard_normal(dt_batch)))
-    exact = backends.get("dense", CPU)(c, dt, 9)
+    exact = backends.get("dense", CPU).samples(c, dt, 9)
     assert exact.shape == (*np.broadcast_shapes(c_batch, dt_batch), 5)
-    torch.testing.assert_close(backends.get(backend, CPU)(c, dt, 9), exact, rtol=0, atol=1e-13)
+    torch.testing.assert_close(backends.get(backend, CPU).samples(c, dt, 9), exact, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("backend", backend_parameters())
@@ -103,7 +103,7 @@ def test_derivatives(backend, length, rng):
     dt = torch.tensor([0.6, 1.0], dtype=torch.float64, requires_grad=True)
 
     def real(c, dt):
-        return torch.view_as_real(backends.get(backend, CPU)(c, dt, length))
+        return torch.view_as_real(backends.get(backend, CPU).samples(c, dt, length))
 
     assert torch.autograd.gradcheck(real, (c, dt))
     assert torch.autograd.gradgradcheck(real, (c, dt))
@@ -112,7 +112,7 @@ def test_derivatives(backend, length, rng):
 @pytest.mark.parametrize("backend", backend_parameters())
 def test_inputs_are_left_alone(backend):
     c, dt = torch.ones(2, 5), torch.full((2,), 0.5)
-    backends.get(backend, CPU)(c, dt, 8)
+    backends.get(backend, CPU).samples(c, dt, 8)
     assert torch.equal(c, torch.ones(2, 5))
     assert torch.equal(dt, torch.full((2,), 0.5))
 

@@ -74,7 +74,6 @@ def test_names_are_safe_and_the_module_is_silent(name, options, caplog):
     held = [*dict(kernel.named_parameters()), *dict(kernel.named_buffers())]
     assert held
     assert not [key for key in held if key.endswith("bias")]
-    assert all(math.isfinite(float(v)) for v in getattr(kernel, "metrics", {}).values())
 
 
 @every_kernel

@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hope_ssm import registry, transfer_function
-from test_modes_conformance import ENTRIES, RECURRENT, convolve, in_steps
+from kernel_cases import ENTRIES, RECURRENT, recurrent_kernels
+from recurrence import convolve, in_steps
 
-recurrent_kernels = pytest.mark.parametrize("name", RECURRENT)
 H, N = 3, 8
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from test_real_host import DELAY, DONE, groups
+from host_output import DONE, groups
 
+DELAY = ["pipeline=delay", "dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"]
+DELAY += ["model=s4", "+train.remove_test_loader_in_eval=true"]
 # Its --epochs takes no whole number, so all of its hundred epochs are run, of one step each.
 EXAMPLE = ["--grayscale", "--d_model", "8", "--n_layers", "1", "--batch_size", "50", "--num_workers", "0"]
 

@@ -84,7 +84,7 @@ def test_everyone_takes_turns():
 
 
 def test_exponents():
-    assert hope_ssm.benchmark.run.exponent({2: 3 * 2**1.5, 4: 3 * 4**1.5, 16: 3 * 16**1.5}) == pytest.approx(1.5)
+    assert report._exponent({2: 3 * 2**1.5, 4: 3 * 4**1.5, 16: 3 * 16**1.5}) == pytest.approx(1.5)
 
 
 def test_command(tmp_path, capsys):

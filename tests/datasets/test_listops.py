@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from files import contents
 from hope_ssm.datasets.lra import checking, listops
 from hope_ssm.datasets.lra.making import part_generator
 from hope_ssm.datasets.lra.texts import listops_symbols
@@ -115,10 +115,6 @@ def test_frequencies(samples):
     digits = Counter(word for text, _ in samples for word in text.split() if word.isdigit())
     total = sum(digits.values())
     assert all(abs(n / total - 0.1) < 4 * (0.09 / total) ** 0.5 for n in digits.values())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")

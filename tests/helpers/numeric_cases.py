@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from hope_ssm import registry
 from hope_ssm.workbench.models.backbone import SequenceModel
+from kernel_cases import ENTRIES
 
 H, N, L = 3, 64, 21
-ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION and e.recurrent}
-
-every_kernel = pytest.mark.parametrize("name", ENTRIES)
 
 
 def build(name, **options):

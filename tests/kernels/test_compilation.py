@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from hope_ssm.layers.fftconv import FFTConvolution
-from numeric_cases import H, L, build, every_call, every_kernel, sequence_model, some_state
+from kernel_cases import every_family, recurrent_kernels
+from numeric_cases import H, L, build, every_call, sequence_model, some_state
 
 # torch.compile
 
@@ -25,7 +26,7 @@ def training_step(model, optimizer, x, target):
     return loss
 
 
-@every_kernel
+@every_family
 def test_compiled_training(name):
     """One graph for the whole model, and the parameters of the eager run after some steps."""
     torch._dynamo.reset()
@@ -58,7 +59,7 @@ def test_inductor():
         assert (got - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-@every_kernel
+@every_family
 def test_compiled_recurrence_and_its_gradients(name):
     """State in, state out."""
     torch._dynamo.reset()
@@ -89,7 +90,7 @@ class Step(nn.Module):
         return self.model.step(x, state)
 
 
-@every_kernel
+@every_family
 def test_export(name):
     """The step, and the convolution and a chunk with a carried state at a fixed length, saved and loaded."""
     model = sequence_model(name).eval()
@@ -128,7 +129,7 @@ def test_onnx_runtime_streams_the_same_numbers(tmp_path):
 # Copies, functional calls, second derivatives
 
 
-@every_kernel
+@recurrent_kernels
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_of_a_model(name, copier):
     model = sequence_model(name).bfloat16()
@@ -137,7 +138,7 @@ def test_copies_of_a_model(name, copier):
     assert torch.equal(copier(model)(x)[0], model(x)[0])
 
 
-@every_kernel
+@every_family
 def test_functional_call_and_grad(name):
     """Other parameters through the same model, and torch.func's gradient equal to autograd's."""
     model = sequence_model(name).double()
@@ -154,7 +155,7 @@ def test_functional_call_and_grad(name):
         torch.testing.assert_close(gradients[key], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
-@every_kernel
+@every_family
 @pytest.mark.parametrize("dt", [0.3, 1.0])
 def test_second_derivatives_of_a_layer(name, dt):
     """Of outputs and next state, in inputs, state and all parameters; also at Δt = 1, where a = 0."""

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from hope_ssm.workbench.data import lra
-from test_real_host import DONE, groups
+from host_output import DONE, groups
 
 
 def test_mnist_data(host):

@@ -16,9 +16,11 @@ import pytest
 import torch
 from torch import nn
 
+from files import contents
 from hope_ssm import HopeKernel
 from hope_ssm.cli import main
 from hope_ssm.hosts import upstream
+from host_output import DONE
 
 
 class Kernel(nn.Module):
@@ -187,10 +189,6 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def contents(root: Path) -> dict[str, str]:
-    return {str(file.relative_to(root)): file.read_text() for file in root.rglob("*") if file.is_file()}
-
-
 def test_a_patch_that_applies_and_a_checkout_that_stays(checkout, tmp_path, capsys):
     before, out = contents(checkout), tmp_path / "made" / "hope.patch"
     out.parent.mkdir()
@@ -203,10 +201,10 @@ def test_a_patch_that_applies_and_a_checkout_that_stays(checkout, tmp_path, caps
     after = contents(checkout)
     added = upstream.added_files()
     assert set(after) - set(before) == set(added)
-    assert all(after[path] == text for path, text in added.items())
+    assert all(after[path] == text.encode() for path, text in added.items())
     changed = {path for path in before if before[path] != after[path]}
     assert changed == {edit["file"] for edit in upstream.edits()}
-    assert upstream.kernel_class() in after["models/s4/s4.py"]
+    assert upstream.kernel_class().encode() in after["models/s4/s4.py"]
     assert main.main(["upstream", "--host", str(checkout), "--out", str(out)]) == 1
     assert "the checkout must not have HOPE already" in capsys.readouterr().err
 
@@ -265,7 +263,6 @@ BLOCKED = "import sys\nsys.modules['hope_ssm'] = sys.modules['hope_ssm.hydra_sea
 DELAY = ["pipeline=delay", "dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"]
 DELAY += ["+train.remove_test_loader_in_eval=true"]
 OLD_CHECKPOINTS = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}  # the host's checkpoints hold its configuration
-DONE = "`Trainer.fit` stopped: `max_epochs="
 
 
 @pytest.fixture(scope="module")

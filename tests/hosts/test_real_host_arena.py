@@ -12,7 +12,7 @@ import pytest
 
 from hope_ssm.datasets.lra import listops, pathfinder_files
 from hope_ssm.workbench.data import lra
-from test_real_host import DONE
+from host_output import DONE
 
 READ = """
     import json, sys

@@ -11,7 +11,8 @@ from hope_ssm import convolution_kernel, transfer_function
 from hope_ssm.kernels.initialization import MARKOV_PARAMETERS
 from hope_ssm.layers.fftconv import FFTConvolution
 from installed import backend_parameters
-from numeric_cases import H, L, N, build, every_call, every_kernel, sequence_model, some_state
+from kernel_cases import recurrent_kernels
+from numeric_cases import H, L, N, build, every_call, sequence_model, some_state
 
 HALVES = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
@@ -21,7 +22,7 @@ both_halves = pytest.mark.parametrize("half", HALVES, ids=str)
 # Half precisions and autocast
 
 
-@every_kernel
+@recurrent_kernels
 @both_halves
 def test_half_parameters_are_computed_with_in_float32(name, half):
     """Exactly what the same numbers give as float32 parameters; the step's output comes in the dtype of its input."""
@@ -41,7 +42,7 @@ def test_half_parameters_are_computed_with_in_float32(name, half):
         torch.testing.assert_close(p.grad, q.grad.to(half), rtol=0, atol=0)
 
 
-@every_kernel
+@recurrent_kernels
 @both_halves
 def test_a_half_default_dtype(name, half):
     torch.set_default_dtype(half)
@@ -58,7 +59,7 @@ def test_a_half_default_dtype(name, half):
         torch.set_default_dtype(torch.float32)
 
 
-@every_kernel
+@recurrent_kernels
 @both_halves
 def test_whole_model_in_half_precision(name, half):
     """Output in the caller's dtype, near the float32 model's; chunks and steps as near to the whole.
@@ -88,7 +89,7 @@ def test_whole_model_in_half_precision(name, half):
     assert all(p.grad.dtype == half and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@every_kernel
+@recurrent_kernels
 @both_halves
 def test_autocast_leaves_the_kernel_alone(name, half):
     kernel = build(name)
@@ -117,7 +118,7 @@ def test_autocast_leaves_the_functions_and_the_backward_pass_alone(backend):
         torch.testing.assert_close(got[2], exact[2], rtol=0, atol=0)
 
 
-@every_kernel
+@recurrent_kernels
 def test_layer_under_autocast(name):
     """The convolution of bfloat16 inputs is that of the same numbers in float32, rounded once."""
     torch.manual_seed(0)

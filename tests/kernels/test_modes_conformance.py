@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import pytest
 import torch
 
-from hope_ssm import registry
+from kernel_cases import ENTRIES, recurrent_kernels
+from recurrence import convolve, in_steps
 
-ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
-RECURRENT = [name for name, entry in ENTRIES.items() if entry.recurrent]
 ANY_ORDER = {"hope", "rtf", "s4d-real"}  # the others have pairs of states
 QUICK, THOROUGH = 12, 300
 STEPS = 10_000  # n·L up to which the quick tests step through everything
@@ -67,15 +65,6 @@ class Configuration:
         return list(pairwise(self.cuts))
 
 
-def convolve(kernel, u, state=None, first=0):
-    """Outputs (B, C, H, L) of the convolution form from the tap ``first`` on, with the response to a state."""
-    k, response = kernel(L=u.shape[-1], state=state)
-    k = torch.cat([torch.zeros_like(k[..., :first]), k[..., first:]], -1)
-    size = 2 * u.shape[-1]
-    y = torch.fft.irfft(torch.fft.rfft(u, n=size).unsqueeze(1) * torch.fft.rfft(k, n=size), n=size)[..., : u.shape[-1]]
-    return y if response is None else y + response
-
-
 def in_chunks(kernel, u, chunks, first=0):
     """Outputs in stretches, and the states at their starts and at the end."""
     states, outputs = [kernel.default_state(len(u))], []
@@ -83,14 +72,6 @@ def in_chunks(kernel, u, chunks, first=0):
         outputs.append(convolve(kernel, u[..., start:end], states[-1], first))
         states.append(kernel.forward_state(u[..., start:end], states[-1]))
     return torch.cat(outputs, -1), states
-
-
-def in_steps(kernel, u, state):
-    outputs = []
-    for x in u.unbind(-1):
-        y, state = kernel.step(x, state)
-        outputs.append(y)
-    return torch.stack(outputs, -1), state
 
 
 def stretches(configuration, chunks, whole):
@@ -107,7 +88,7 @@ def worst(value, exact, scale):
     return ((value - exact).abs().amax(-1) / largest).max().item()
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@recurrent_kernels
 def test_float64(name, seed_, request):
     """From rest, on white noise: convolution = chunks = steps to 1e-11; states after chunks and after steps to 1e-9."""
     case = Configuration(name, seed_)
@@ -129,7 +110,7 @@ def test_float64(name, seed_, request):
             assert worst(after, expected, expected) < 1e-9, case.said  # worst of 300: 7e-11, where inputs gain 4 Δt
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@recurrent_kernels
 def test_float32(name, seed_, request):
     """The impulse response for t ≥ 1, by kernel, state responses and steps, against float64 and its own maximum."""
     case = Configuration(name, seed_)

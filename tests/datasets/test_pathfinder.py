@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from files import contents
 from hope_ssm.datasets.lra import making, pathfinder_files, pathfinder_images
 from hope_ssm.datasets.lra.pathfinder import ANTIALIASING, SETTINGS, Scene, picture, scene, setting_of, turn
-from test_listops import contents
 
 FOLDER = "curv_contour_length_14"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from hope_ssm.ops import backends, realization
+from hope_ssm.ops import backends, frequency, realization
 
 BACKENDS = ["blocked", "dense", "krylov"]
 PERIODS = [1e-3, 0.2, 1.0, 1.7, 30.0]
@@ -55,10 +55,10 @@ def test_matrices_broadcast(rng):
 
 def test_coefficients_keep_their_digits_at_small_periods():
     dt = torch.tensor([1e-6, 1e6], dtype=torch.float32)
-    assert realization.allpass_coefficient(dt).dtype == torch.float64
+    assert frequency.allpass_coefficient(dt).dtype == torch.float64
     exact = 4 * dt.double() / (1 + dt.double()) ** 2
-    torch.testing.assert_close(realization.input_gain(dt), exact, rtol=1e-15, atol=0)
-    a, (small, large) = realization.allpass_coefficient(dt), dt.double()
+    torch.testing.assert_close(frequency.input_gain(dt), exact, rtol=1e-15, atol=0)
+    a, (small, large) = frequency.allpass_coefficient(dt), dt.double()
     torch.testing.assert_close(1 + a[0], 2 * small / (1 + small), rtol=1e-9, atol=0)
     torch.testing.assert_close(1 - a[1], 2 / (1 + large), rtol=1e-9, atol=0)
 
