@@ -24,7 +24,7 @@ def run_python(
     arguments: list[str],
     directory: Path,
     path: tuple[Path, ...] = (),
-    timeout_s: int = 300,
+    timeout_s: int = 600,
     **environment: str,
 ):
     """Run an interpreter in ``directory`` with ``path`` first on sys.path; return the finished process, output as text.
