@@ -64,7 +64,6 @@ UNBUILT = MEGA | {"bidmc/ckconv-bidmc", "lra/resnet-pathx", "synthetic/s4-copyin
 PACKAGES = {"s4nd/vit/vit_b_16_imagenet", "s4nd/vit/vit_b_16_s4_imagenet_v2", "sc/transformer-sc"}
 LISTS = {"lm/s4-wt103", "sc/transformer-sc"}  # Hydra merges no mapping into a list of layers; docs/host.md says how
 LINEAR = {"synthetic/s4-delay", "synthetic/s4-reconstruct"}  # an option that no kernel has, and none of the host's
-S4ND = {"s4nd/cifar/s4-cifar-2d", "s4nd/cifar/s4-cifar-2d-16x16", "s4nd/progres/s4-cifar-2d"}  # it knows kernel= alone
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +76,8 @@ def fates(host) -> dict[str, dict[str, tuple[str, object]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("option", "count"), [(GROUP, 51), (MODE, 48)])
-def test_every_experiment_file_of_the_host_has_hope_or_is_refused_with_a_sentence(fates, option, count):
+@pytest.mark.parametrize("option", [GROUP, MODE])
+def test_every_experiment_file_of_the_host_has_hope_or_is_refused_with_a_sentence(fates, option):
     assert len(fates) == 93
     as_it_is = {name: found.get("", ["built", 0]) for name, found in fates.items()}
     assert {name for name, (stage, _) in as_it_is.items() if stage == "composition"} == UNCOMPOSED
@@ -92,10 +91,9 @@ def test_every_experiment_file_of_the_host_has_hope_or_is_refused_with_a_sentenc
             assert result > 0, f"{name} {option} trains without HOPE and says nothing"
             having.add(name)
         elif name not in UNCOMPOSED | UNBUILT | PACKAGES | LISTS:
-            no_option = "TypeError: the hope kernel has no option"
-            sentence = no_option if name in LINEAR or (name in S4ND and option == MODE) else f"ValueError: {HOMELESS}"
+            sentence = "TypeError: the hope kernel has no option" if name in LINEAR else f"ValueError: {HOMELESS}"
             assert result.startswith(sentence), f"{name} {option}: {result}"
-    assert len(having) == count, sorted(having)
+    assert len(having) == 51, sorted(having)
 
 
 def test_lists_of_layers_take_the_kernel_by_number(host):

@@ -72,8 +72,8 @@ def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
     for name, layer in layers.items():
         sigma = layer.singular_values
         middle = (f"{numerical_rank(sigma, epsilon).double().median():g}" for epsilon in EPSILONS)
-        dt = layer.sampling_periods
-        dt = "–" if dt is None else f"{dt.min():.2g} … {dt.max():.2g}"
+        periods = layer.sampling_periods
+        dt = "–" if periods is None else f"{periods.min():.2g} … {periods.max():.2g}"
         largest, memory = f"{sigma.max():.3g}", f"{layer.memory.double().median():g}"
         rows.append((name, layer.kernel, str(sigma.shape[-1]), *middle, largest, memory, dt))
     return rows

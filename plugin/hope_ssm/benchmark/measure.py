@@ -25,7 +25,7 @@ _CACHE_BYTES = 1 << 28
 
 
 @dataclass
-class Row:
+class Measurement:
     """What is known of a contender: seconds of every call, bytes, and the error relative to the maximum at t ≥ 1."""
 
     name: str
@@ -133,9 +133,9 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     if device.type != "cuda":
         return seconds(call)
     torch.empty(_CACHE_BYTES, dtype=torch.int8, device=device).zero_()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
     call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / 1e3

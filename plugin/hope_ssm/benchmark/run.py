@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from hope_ssm.benchmark.contenders import DTYPES, Sizes, make
-from hope_ssm.benchmark.measure import TOLERANCES, Row, calls, error, in_turn, peak_memory
+from hope_ssm.benchmark.measure import TOLERANCES, Measurement, calls, error, in_turn, peak_memory
 
 
 def compare(
     names: Iterable[str], sizes: Sizes, repetitions: int, seconds: float, say: Callable[[str], None] = print
-) -> list[Row]:
+) -> list[Measurement]:
     """Check all contenders at ``sizes`` and time those that are right, in turn.
 
-    Args: names of contenders; repetitions and seconds: most of each, for every call of a contender.
+    Args:
+        names: of contenders.
+        sizes: what is computed.
+        repetitions: at most, of every call of a contender.
+        seconds: at most, for every call of a contender.
+        say: told what is being done.
     """
-    device, rows, everything = torch.device(sizes.device), [], {}
+    device, rows = torch.device(sizes.device), []
+    everything: dict[tuple[str, str], Callable[[], object]] = {}
     tolerance = TOLERANCES[DTYPES[sizes.dtype]]
     for name in names:
         say(f"checking {name}")
-        row = Row(name)
+        row = Measurement(name)
         rows.append(row)
         try:
             contender = make(name, sizes)
@@ -43,10 +50,12 @@ def compare(
     return rows
 
 
+def _at(sizes: Sizes, axis: str, value: Any) -> Sizes:
+    return replace(sizes, **{axis: value})
+
+
 def sweep(
     names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
-) -> dict[int, list[Row]]:
-    """Return :func:`compare` at every value of ``axis`` (``"length"`` or ``"states"``)."""
-    return {
-        value: compare(names, replace(sizes, **{axis: value}), repetitions, seconds, lambda _: None) for value in values
-    }
+) -> dict[int, list[Measurement]]:
+    """Return ``compare`` at every value of ``axis`` (``"length"`` or ``"states"``)."""
+    return {value: compare(names, _at(sizes, axis, value), repetitions, seconds, lambda _: None) for value in values}

@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
 
     import torch
 
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for entry in registry.kernels().values():
         if not (entry := entry.described()).recurrent:
             continue

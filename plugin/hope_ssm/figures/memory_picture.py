@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hope_ssm.figures.memory_experiment import Row
+from hope_ssm.figures.memory_experiment import Setting
 from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
 
 
-def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
+def draw(table: list[Setting], l_signal: int, length: int, path: Path) -> None:
     """Save accuracy curves (mean and standard deviation over seeds) beside learned impulse responses.
 
-    Args: table: filled rows; l_signal: steps before the noise; length: steps in all; path: of the picture.
+    Args:
+        table: filled rows.
+        l_signal: steps before the noise.
+        length: steps in all.
+        path: of the picture.
     """
     figure = pyplot().figure(figsize=(13, 5), layout="constrained")
     grid = figure.add_gridspec(len(table), 2, width_ratios=[1, 1.2])
@@ -27,7 +32,7 @@ def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     axes.axhline(10, color="0.6", lw=0.8, ls=":")
     axes.legend(loc="best", frameon=False, fontsize=9)
 
-    panels = []
+    panels: list[Any] = []
     for place, row in enumerate(table):
         panel = figure.add_subplot(grid[place, 1], sharex=panels[0] if panels else None)
         panels.append(panel)

@@ -63,7 +63,7 @@ def measure(seeds: Iterable[int]) -> dict[str, Any]:
         step = SIZE * step / step.norm()
         of_h.append(float(h_infinity_norm(StateSpace.from_markov_parameters(step), TOLERANCE)))
         bound_of_h.append(float(markov_perturbation_bound(step)[0]))
-        found = {name: ([], []) for name in "ABC"}
+        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in "ABC"}
         for real_part in REAL_PARTS:
             parts = diagonal_system(real_part)
             whole = _system(*parts)

@@ -37,7 +37,7 @@ def random_modes(n: int, tail: float) -> tuple[torch.Tensor, ...]:
 
 def measure(seeds: Iterable[int]) -> dict[str, Any]:
     """Return ε-ranks (seeds, sizes) of each distribution."""
-    ranks: dict[str, list[list[int]]] = {"h": []} | {f"{tail:g}": [] for tail in TAILS}
+    ranks: dict[str, list[list[int]]] = {name: [] for name in ("h", *(f"{tail:g}" for tail in TAILS))}
     for seed in seeds:
         torch.manual_seed(seed)
         h = [hankel_singular_values(markov_parameters("gaussian", (n,), 1.0).double()) for n in SIZES]

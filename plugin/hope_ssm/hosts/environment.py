@@ -66,7 +66,7 @@ def _file(host: Path, module: str) -> Path | None:
 
 def _imported(file: Path, host: Path) -> set[str]:
     """Return the modules that a file imports unconditionally; for ``from a import b`` both ``a`` and ``a.b``."""
-    found = set()
+    found: set[str] = set()
     inside = file.relative_to(host).with_suffix("").parts
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):

@@ -68,24 +68,26 @@ def changes(host: Path) -> dict[str, tuple[str | None, str]]:
     """
     if (host / KERNEL).exists():
         raise FileExistsError(f"the checkout must not have HOPE already; {host / KERNEL} is there.")
-    changed: dict[str, tuple[str | None, str]] = {path: (None, text) for path, text in added_files().items()}
+    before: dict[str, str | None] = dict.fromkeys(added_files())
+    after = added_files()
     for edit in edits():
         path = edit["file"]
-        if path not in changed:
+        if path not in after:
             file = host / path
             if not file.is_file():
                 raise FileNotFoundError(f"the checkout must have {path}; {host} has none.")
-            before = file.read_text(encoding="utf-8")
-            changed[path] = before, before
-        before, after = changed[path]
-        changed[path] = before, _edited(after, edit)
-    return dict(sorted(changed.items()))
+            before[path] = after[path] = file.read_text(encoding="utf-8")
+        after[path] = _edited(after[path], edit)
+    return {path: (before[path], after[path]) for path in sorted(after)}
 
 
 def patch(host: Path) -> str:
     """Return the contribution as a patch for ``git apply`` in the checkout, which is only read.
 
-    Raises: see :func:`changes`; RuntimeError: git cannot be run.
+    Raises:
+        FileExistsError: the checkout has the kernel already.
+        ValueError: a file has not the line that an edit looks for, once.
+        RuntimeError: git cannot be run.
     """
     with tempfile.TemporaryDirectory() as place:
         for path, sides in changes(host).items():

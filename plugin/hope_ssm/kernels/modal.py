@@ -30,14 +30,21 @@ class Diagonal:
     real: Tensor
     imaginary: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """f z.  Args: x (..., H, n).  Returns: the same shape."""
+    def apply(self, x: Tensor) -> Tensor:
+        """f z.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         a, b = x.chunk(2, dim=-1)
         return torch.cat([self.real * a - self.imaginary * b, self.imaginary * a + self.real * b], dim=-1)
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """The same of the columns of x (..., H, n, K)."""
-        return Diagonal(self.real.unsqueeze(-2), self.imaginary.unsqueeze(-2))(x.mT).mT
+        return Diagonal(self.real.unsqueeze(-2), self.imaginary.unsqueeze(-2)).apply(x.mT).mT
 
     @property
     def mT(self) -> Diagonal:  # noqa: N802, as of torch's tensors
@@ -59,7 +66,15 @@ class Diagonal:
 
 
 def exponential(poles: Diagonal, dt: Tensor) -> tuple[Diagonal, Diagonal]:
-    """(e^{Δtλ}, e^{Δtλ} - 1), without loss of digits where Δtλ is small.  Args: poles λ (H, n/2), dt (H, 1)."""
+    """(e^{Δtλ}, e^{Δtλ} - 1), without loss of digits where Δtλ is small.
+
+    Args:
+        poles: λ, each part (H, n/2).
+        dt: Δt, (H, 1).
+
+    Returns:
+        both, each part (H, n/2).
+    """
     x, y = dt * poles.real, dt * poles.imaginary
     growth = torch.exp(x)
     rotated = growth * torch.sin(y)
@@ -68,9 +83,18 @@ def exponential(poles: Diagonal, dt: Tensor) -> tuple[Diagonal, Diagonal]:
 
 
 def zero_order_hold(poles: Diagonal, B: Tensor, dt: Tensor) -> tuple[Diagonal, Tensor]:
-    """Ā = e^{ΔtΛ} and B̄ = (Ā - 1)Λ⁻¹B, exact for piecewise constant inputs.  Args: B (H, n) in coordinates."""
+    """Ā = e^{ΔtΛ} and B̄ = (Ā - 1)Λ⁻¹B, exact for piecewise constant inputs.
+
+    Args:
+        poles: λ, each part (H, n/2).
+        B: (H, n) in coordinates.
+        dt: Δt, (H, 1).
+
+    Returns:
+        Ā, and B̄ (H, n) in coordinates.
+    """
     growth, less_one = exponential(poles, dt)
-    return growth, less_one(poles.inverse()(B))
+    return growth, less_one.apply(poles.inverse().apply(B))
 
 
 class ModalKernel(StateSpaceKernel):
@@ -78,6 +102,10 @@ class ModalKernel(StateSpaceKernel):
 
     C and Δt are one a feature.
     """
+
+    A_real: Tensor
+    A_imag: Tensor
+    B: Tensor
 
     def register_modes(self, poles: Tensor) -> None:
         """Register Λ, (n/2,) or (n_ssm, n/2) complex, random C, and the sampling periods."""

@@ -18,7 +18,7 @@ class HopeBlock(HopeLayer):
     Args:
         d_model: H.
         transposed: whether the features come before the steps; otherwise (B, L, H).
-        options: see :class:`HopeLayer`. A number for ``lr`` rules the Markov parameters too; ``lr={"dt": 0.001}``
+        **options: see :class:`HopeLayer`. A number for ``lr`` rules the Markov parameters too; ``lr={"dt": 0.001}``
             leaves them at the optimizer's own rate, where they usually train best.
     """
 
@@ -34,9 +34,12 @@ class HopeBlock(HopeLayer):
 
         Args:
             x: (B, H, L), or (B, L, H) if not ``transposed``.
-            lengths, state, rate: see :meth:`HopeLayer.forward`.
+            lengths: see :meth:`HopeLayer.forward`.
+            state: see there.
+            rate: see there.
 
-        Returns: the same shape, and the state after the last step, None without ``state``.
+        Returns:
+            the same shape, and the state after the last step, None without ``state``.
         """
         y = super().forward(x.mT if self.transposed else x, lengths, state=state, rate=rate)
         y, after = (y, None) if isinstance(y, Tensor) else y

@@ -34,7 +34,8 @@ def convolution_kernel(
         truncation: ``"exact"`` or ``"none"``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.ops.backends.NAMES``.
 
-    Returns: (..., L) real, in the common dtype of the parameters (float32 at least).
+    Returns:
+        (..., L) real, in the common dtype of the parameters (float32 at least).
 
     Raises:
         TypeError: complex or integer parameters, a length that is not a whole number.
@@ -49,7 +50,7 @@ def convolution_kernel(
 
 
 def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, backend: backends.Backend) -> Tensor:
-    """The kernel of a checked system, without looking at its values; shapes as in :func:`convolution_kernel`."""
+    """The kernel of a checked system, without looking at its values; shapes as in ``convolution_kernel``."""
     if truncation == "none":
         return torch.fft.irfft(sample_transfer_function(h, dt, length, backend), n=length)
     first = feedthrough(h, dt).unsqueeze(-1).to(dt.dtype)
@@ -69,7 +70,8 @@ def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, backend: backend
         length: L.
         backend: of ``backends.get``.
 
-    Returns: (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
+    Returns:
+        (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
     """
     real, imaginary = sample_transfer_function(h.movedim(-1, 0), dt, length, backend)
     return torch.fft.irfft(real + 1j * imaginary, n=length)

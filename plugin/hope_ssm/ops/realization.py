@@ -20,12 +20,28 @@ from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_produc
 
 
 def input_vector(sampling_period: Tensor, n: int) -> Tensor:
-    """B_j = (1 - a²) aʲ.  Args: sampling_period (...).  Returns: (..., n) float64."""
+    """B_j = (1 - a²) aʲ.
+
+    Args:
+        sampling_period: Δt, (...).
+        n: number of states.
+
+    Returns:
+        (..., n) float64.
+    """
     return input_gain(sampling_period).unsqueeze(-1) * geometric_series(allpass_coefficient(sampling_period), n)
 
 
 def feedthrough(markov_parameters: Tensor, sampling_period: Tensor) -> Tensor:
-    """D = k_0 = Σ_k h_k a^{k+1}.  Args: (..., n), (...).  Returns: (...) float64."""
+    """D = k_0 = Σ_k h_k a^{k+1}.
+
+    Args:
+        markov_parameters: h, (..., n).
+        sampling_period: Δt, (...).
+
+    Returns:
+        (...) float64.
+    """
     a = allpass_coefficient(sampling_period)
     return a * (markov_parameters.double() * geometric_series(a, markov_parameters.shape[-1])).sum(-1)
 
@@ -33,8 +49,12 @@ def feedthrough(markov_parameters: Tensor, sampling_period: Tensor) -> Tensor:
 def state_space(markov_parameters: Tensor, sampling_period: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(A, B, C, D) as dense float64 matrices, to look at and to compare with.
 
-    Args: markov_parameters (..., n); sampling_period (...).
-    Returns: A (..., n, n), B (..., n), C (..., n), D (...).
+    Args:
+        markov_parameters: (..., n).
+        sampling_period: (...).
+
+    Returns:
+        A (..., n, n), B (..., n), C (..., n), D (...).
     """
     n = markov_parameters.shape[-1]
     batch = torch.broadcast_shapes(markov_parameters.shape[:-1], sampling_period.shape)
@@ -49,7 +69,16 @@ def state_space(markov_parameters: Tensor, sampling_period: Tensor) -> tuple[Ten
 
 
 def advance(state: Tensor, sampling_period: Tensor, steps: int) -> Tensor:
-    """A^L s, the state after L steps without input.  Args: (..., n), (...).  Returns: (..., n) float64."""
+    """A^L s, the state after L steps without input.
+
+    Args:
+        state: s, (..., n).
+        sampling_period: Δt, (...).
+        steps: L.
+
+    Returns:
+        (..., n) float64.
+    """
     return series_product(allpass_power(sampling_period.double(), steps, state.shape[-1]), state.double())
 
 
@@ -67,7 +96,8 @@ def state_response(
         length: L, at least 1.
         backend: of ``backends.get``.
 
-    Returns: (..., L) in the dtype of ``sampling_period``.
+    Returns:
+        (..., L) in the dtype of ``sampling_period``.
     """
     coefficients = transposed_product(state.double(), markov_parameters.double())
     return backend.response(coefficients, sampling_period, length)
@@ -84,7 +114,8 @@ def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor) -> Ten
         inputs: u, (B, H, L).
         state: s_0, (B, H, n).
 
-    Returns: (B, H, n) in the dtype of ``state``.
+    Returns:
+        (B, H, n) in the dtype of ``state``.
     """
     n, length = state.shape[-1], inputs.shape[-1]
     latest_first = inputs.flip(-1).transpose(0, 1).to(sampling_period.dtype)
@@ -112,7 +143,8 @@ def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, sta
         inputs: u, (B, H).
         state: s, (B, H, n).
 
-    Returns: y (B, C, H) and the next state (B, H, n).
+    Returns:
+        y (B, C, H) and the next state (B, H, n).
     """
     n = state.shape[-1]
     dt = sampling_period.unsqueeze(-1)

@@ -39,7 +39,7 @@ def band(axes: Any, x: Sequence[float] | np.ndarray, values: np.ndarray, **style
         axes: of matplotlib.
         x: (K,).
         values: (seeds, K).
-        style: of the line.
+        **style: of the line.
     """
     mean, deviation = values.mean(0), values.std(0, ddof=len(values) > 1)
     (line,) = axes.plot(x, mean, **style)

@@ -129,7 +129,8 @@ def _alive(process: Any) -> bool:
 def find_runs(directory: str | os.PathLike) -> list[RunDirectory]:
     """Return every run below ``directory`` (or ``directory`` itself), in the order of their starts.
 
-    Raises: ValueError: there is none.
+    Raises:
+        ValueError: there is none.
     """
     top = Path(directory)
     found = [RunDirectory(path.parent) for path in top.rglob(RUN) if (path.parent / CONFIG).is_file()]

@@ -24,8 +24,9 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the
-    backward pass, which computes the powers again (torch.compile decides that itself).
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the backward pass,
+        which computes the powers again (torch.compile decides that itself).
 
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
@@ -75,7 +76,16 @@ def _powers(dt: Tensor, length: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
-    """Σ_k c_k z^k.  Args: c (S, R, n), and what ``_powers`` gives.  Returns: (S, R, F) complex."""
+    """Σ_k c_k z^k.
+
+    Args:
+        c: (S, R, n).
+        powers: of ``_powers``.
+        stride: of ``_powers``.
+
+    Returns:
+        (S, R, F) complex.
+    """
     block = powers.shape[-2]
     count = -(-c.shape[-1] // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
@@ -89,7 +99,17 @@ def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
 
 
 def _moments(gradient: Tensor, powers: Tensor, stride: Tensor, n: int) -> Tensor:
-    """Re Σ_f conj(g_f) z_f^k for k < n.  Args: gradient (S, R, F) complex.  Returns: (S, R, n)."""
+    """Re Σ_f conj(g_f) z_f^k for k < n.
+
+    Args:
+        gradient: (S, R, F) complex.
+        powers: of ``_powers``.
+        stride: of ``_powers``.
+        n: how many moments.
+
+    Returns:
+        (S, R, n).
+    """
     block = powers.shape[-2]
     blocks = [gradient]
     for _ in range(-(-n // block) - 1):

@@ -17,7 +17,8 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
     """
     theta = frequency_grid(length, device=coefficients.device)  # in float64: at large Δt the warp magnifies π - θ
     angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)

@@ -19,7 +19,8 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(n + F) a system.
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(n + F) a system.
 
     Source: Charlier, Feydy, Glaunès, Collin, Durif, "Kernel Operations on the GPU, with Autodiff, without Memory
     Overflows", JMLR 22 (2021).

@@ -32,8 +32,9 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L.
 
-    Returns: (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables,
-    memory O(L + n·√L) a system.
+    Returns:
+        (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables, memory O(L +
+        n·√L) a system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     if torch.compiler.is_compiling():
@@ -44,9 +45,15 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
 
 def moments(gradient: Tensor, sampling_period: Tensor, order: int) -> Tensor:
-    """m_k = Σ_t g_t λ_k(t) for k < n, the adjoint of :func:`response`.
+    """m_k = Σ_t g_t λ_k(t) for k < n, the adjoint of ``response``.
 
-    Args: gradient (S, R, L), sampling_period (S), order n.  Returns: (S, R, n).
+    Args:
+        gradient: (S, R, L).
+        sampling_period: (S).
+        order: n.
+
+    Returns:
+        (S, R, n).
     """
     if torch.compiler.is_compiling():
         return _analysis(gradient, *tables(sampling_period, gradient.shape[-1], order))
@@ -104,7 +111,15 @@ def _analysis(gradient: Tensor, fine: Tensor, spectra: Tensor) -> Tensor:
 
 
 def _slope(moments: Tensor, dt: Tensor) -> Tensor:
-    """∂m_k/∂Δt for k < n from m_0 … m_n.  Args: moments (S, R, n+1), dt (S).  Returns: (S, R, n)."""
+    """∂m_k/∂Δt for k < n from m_0 … m_n.
+
+    Args:
+        moments: (S, R, n+1).
+        dt: (S).
+
+    Returns:
+        (S, R, n).
+    """
     dt = dt[..., None, None]
     pairs = moments[..., 1:] + moments[..., :-1]
     order = torch.arange(1, moments.shape[-1], dtype=dt.dtype, device=dt.device)
@@ -113,7 +128,7 @@ def _slope(moments: Tensor, dt: Tensor) -> Tensor:
 
 
 class _Synthesis(torch.autograd.Function):
-    """(c, Δt) ↦ r; its backward pass is :class:`_Analysis`, so derivatives of every order are right."""
+    """(c, Δt) ↦ r; its backward pass is ``_Analysis``, so derivatives of every order are right."""
 
     generate_vmap_rule = True
 
@@ -137,7 +152,7 @@ class _Synthesis(torch.autograd.Function):
 
 
 class _Analysis(torch.autograd.Function):
-    """(g, Δt) ↦ m; its backward pass is :func:`response` and :func:`moments` of one more order."""
+    """(g, Δt) ↦ m; its backward pass is ``response`` and ``moments`` of one more order."""
 
     generate_vmap_rule = True
 

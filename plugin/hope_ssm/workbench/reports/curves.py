@@ -14,7 +14,10 @@ from hope_ssm.workbench.reports.rows import Row
 def draw_curves(table: Sequence[Row], metric: str, path: Path) -> None:
     """Save a metric and the training loss against the epoch, mean and standard deviation over the runs of each row.
 
-    Args: table: rows of a report; metric: in the metrics.csv of every run; path: of the picture.
+    Args:
+        table: rows of a report.
+        metric: in the metrics.csv of every run.
+        path: of the picture.
     """
     histories = [[run.epochs for run in row.runs] for row in table]
     figure, panels = pyplot().subplots(1, 2, figsize=(12, 4.5), layout="constrained")

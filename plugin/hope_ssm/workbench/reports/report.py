@@ -63,7 +63,8 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
 def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
     """Return the metric of the picture: the one asked for, or the first of monitor and losses that all runs have.
 
-    Raises: ValueError: a metric that some run has not; the nearest is named.
+    Raises:
+        ValueError: a metric that some run has not; the nearest is named.
     """
     known = set.intersection(*({name for line in run.epochs for name in line} for run in runs)) - {"epoch", "step"}
     if metric is not None:
@@ -75,9 +76,17 @@ def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
 def write(directory: Path, out: Path, metric: str | None = None, baseline: str | None = None) -> str:
     """Write report.md, report.csv (a line a configuration), runs.csv (a line a run) and report.png into ``out``.
 
-    Args: directory: with runs below it; out: made if absent; metric: of the picture, that monitored by default;
+    Args:
+        directory: with runs below it.
+        out: made if absent.
+        metric: of the picture, that monitored by default.
         baseline: part of a label, against which the other rows are compared, in comparison.csv too.
-    Returns: the Markdown.  Raises: ValueError: no runs, none finished, no such metric or baseline.
+
+    Returns:
+        the Markdown.
+
+    Raises:
+        ValueError: no runs, none finished, no such metric or baseline.
     """
     runs = find_runs(directory)
     finished = [run for run in runs if run.state == "finished" and run.results]
