@@ -122,13 +122,14 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` to those of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``.
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``.
 
     Its models are watched from then on: one that was asked for a kernel and has none is refused.
     """
     from hope_ssm.hosts import tables
 
     _add(module.callbacks, CALLBACKS)
+    _add(module.layer, LAYERS)
     if isinstance(getattr(module, "model", None), dict):
         tables.replace(module, "model", tables.Models)
 
@@ -140,6 +141,10 @@ def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
 
 CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
+}
+
+LAYERS = {
+    "grouped_fftconv": "hope_ssm.hosts.grouped_fftconv.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

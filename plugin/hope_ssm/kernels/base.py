@@ -92,8 +92,8 @@ class SequenceKernel(nn.Module):
         dt_transform: str | None = None,
         n_ssm: int | None = None,
         deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
+        lr: float | Mapping[str, float | None] | None = None,
+        wd: float | Mapping[str, float | None] | None = 0.0,
         verbose: bool = True,
         **options: Any,
     ) -> None:
