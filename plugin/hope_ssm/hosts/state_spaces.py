@@ -144,7 +144,7 @@ CALLBACKS = {
 }
 
 LAYERS = {
-    "grouped_fftconv": "hope_ssm.hosts.grouped_fftconv.GroupedFFTConv",
+    "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
