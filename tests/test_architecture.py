@@ -20,7 +20,9 @@ else:
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "plugin"
 PACKAGE = PLUGIN / "hope_ssm"
-FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
+FILES = [
+    path for path in sorted(PLUGIN.rglob("*.py")) if not {"configs", "upstream"} & set(path.relative_to(PLUGIN).parts)
+]
 
 MATHEMATICS = {"hankel", "ops", "precision"}
 # checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures

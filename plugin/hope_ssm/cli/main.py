@@ -24,6 +24,7 @@ COMMANDS = {
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
     "bench": "kernels, convolutions, layers and training steps timed side by side",
     "doctor": "print versions, the host found, backends and known traps",
+    "upstream": "write HOPE as a patch and a pull request for state-spaces/s4",
 }
 
 
