@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import BROKEN, KEYS, Case, Refused, cases, cases_of
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import changed, compose
 from hope_ssm.workbench.training import train
 from hope_ssm.workbench.validation.configuration import GROUPS, checked
+from mutations import BROKEN, KEYS, Case, Refused, cases, cases_of
 
 LINE = [
     "pipeline=noisy-digits", "model=s4", "kernel=hope", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4",
