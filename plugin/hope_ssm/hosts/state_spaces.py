@@ -119,7 +119,7 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``."""
+    """Add ``CALLBACKS`` and ``LAYERS`` to those of the host's ``src.utils.registry``."""
     _add(module.callbacks, CALLBACKS)
     _add(module.layer, LAYERS)
 
@@ -133,8 +133,9 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
+# ++model.layer.layer=grouped_fftconv
 LAYERS = {
-    "grouped_fftconv": "hope_ssm.hosts.grouped_fftconv.GroupedFFTConv",
+    "grouped_fftconv": "hope_ssm.hosts.state_spaces_convolution.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

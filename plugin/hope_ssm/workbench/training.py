@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, nearest
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench import callbacks as parts
+from hope_ssm.workbench.compilation import compile_model
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.peak_memory import PeakMemory
 from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override, processes
@@ -29,7 +30,7 @@ from hope_ssm.workbench.task import SequenceTask
 GROUPS = ("train", "trainer", "loader", "dataset", "task", "encoder", "decoder", "model", "optimizer", "scheduler")
 OPTIONAL_GROUPS = ("callbacks", "wandb")
 OPTIONS = {
-    "train": ("seed", "ckpt", "ema", "tensorboard", "test", "interval", "monitor", "mode", "state"),
+    "train": ("seed", "ckpt", "compile", "ema", "tensorboard", "test", "interval", "monitor", "mode", "state"),
     "trainer": tuple(inspect.signature(pl.Trainer).parameters),
     "task": ("_name_", "loss", "metrics"),
 }
@@ -190,6 +191,7 @@ def _fit(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     options, settings = config["trainer"], config["train"]
+    compile_model(task.model, settings.get("compile"))
     where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
     best = parts.BestCheckpoint(filename="best", monitor=settings["monitor"], mode=settings["mode"], **where)
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **where)
