@@ -14,9 +14,9 @@ CODE = """
     register()
     from src.models.sequence.kernels.fftconv import FFTConv
     from src.utils.registry import layer
-    from hope_ssm.hosts.state_spaces_convolution import GroupedFFTConv
+    from hope_ssm.hosts.state_spaces_fftconv import GroupedFFTConv
 
-    assert layer["grouped_fftconv"] == "hope_ssm.hosts.state_spaces_convolution.GroupedFFTConv"
+    assert layer["grouped_fftconv"] == "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv"
     torch.set_default_dtype(torch.float64)
     NAIVE = dict(backend="naive")
     KERNELS = [dict(mode="hope"), dict(mode="diag", init="diag-lin", **NAIVE), dict(mode="nplr", **NAIVE)]

@@ -135,7 +135,7 @@ CALLBACKS = {
 
 # ++model.layer.layer=grouped_fftconv
 LAYERS = {
-    "grouped_fftconv": "hope_ssm.hosts.state_spaces_convolution.GroupedFFTConv",
+    "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -126,12 +126,12 @@ class _Convolution(torch.autograd.Function):
         return *_wanted(found, needs), None, None
 
     @staticmethod
-    def jvp(ctx: Any, du: Tensor | None, dk: Tensor | None, *_: None) -> Tensor:
+    def jvp(ctx: Any, du: Tensor | None, dk: Tensor | None, *_: None) -> Tensor | None:
         u, k = ctx.saved_tensors
         return _sum(_conv(ctx, du, k), _conv(ctx, u, dk))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], u: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], u: Tensor, k: Tensor, *options: Any) -> tuple[Tensor, int]:
         if in_dims[1] is None:  # more sequences
             u = u.movedim(in_dims[0], 0)
             return _Convolution.apply(u.flatten(0, 1), k, *options).unflatten(0, (info.batch_size, -1)), 0
@@ -172,7 +172,9 @@ class _Gradients(torch.autograd.Function):
     def jvp(ctx: Any, dg: Tensor | None, du: Tensor | None, dk: Tensor | None, *_: None) -> tuple[Tensor, Tensor]:
         g, u, k = ctx.saved_tensors
         of_input, of_kernel = ctx.wanted
-        found = [] if dg is None else [_of(ctx, dg, u, k, of_input, of_kernel)]
+        found: list[tuple[Tensor | None, Tensor | None]] = []
+        if dg is not None:
+            found.append(_of(ctx, dg, u, k, of_input, of_kernel))
         if dk is not None and of_input:
             found.append((_of(ctx, g, u, dk, True, False)[0], None))
         if du is not None and of_kernel:
@@ -186,7 +188,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], g: Tensor, u: Tensor, k: Tensor, *options: Any
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int | None, int | None]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
         g, u, k = (_as_features(x, dim, info.batch_size) for x, dim in zip((g, u, k), in_dims[:3], strict=True))
         found = _Gradients.apply(g, u, k, *options)
         wanted = options[-2:]
