@@ -11,7 +11,7 @@ from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
-from hope_ssm.ops.long_convolution import long_convolution
+from hope_ssm.ops.long_convolution import MODES, long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
@@ -45,6 +45,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        convolution: str = "auto",
         **kernel_options: Any,
     ) -> None:
         super().__init__()
@@ -52,6 +53,7 @@ class FFTConvolution(nn.Module):
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
+        self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
@@ -96,7 +98,7 @@ class FFTConvolution(nn.Module):
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
         k, ahead = self._lags(self.drop_kernel(k), length)
-        y = long_convolution(u, k, ahead=ahead)
+        y = long_convolution(u, k, ahead=ahead, mode=self.convolution)
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
