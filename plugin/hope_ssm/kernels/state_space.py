@@ -136,7 +136,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
         start = None if state is None else at_least_one(self.from_state(self.check_state(state)))
 
         def samples() -> tuple[Tensor, Tensor | None]:
-            if start is None or state is None:
+            if state is None or start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
             kernel, response = self._samples(length, rate, start)
             return kernel, response[: len(state)]
