@@ -139,7 +139,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
             if state is None or start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
             kernel, response = self._samples(length, rate, start)
-            return kernel, response[: len(state)]
+            return kernel, None if response is None else response[: len(state)]
 
         return with_enough_memory(samples, self.name, (self.channels, self.d_model, length), working_dtype(self.C))
 
