@@ -42,7 +42,8 @@ def _beside_a_running_hydra() -> Iterator[None]:
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """Return the plain, resolved configuration that ``hope train OVERRIDES`` would train.
 
-    Raises: ValueError: an override that is no ``key=value``, of an unknown key, or of an unknown choice.
+    Raises:
+        ValueError: an override that is no ``key=value``, of an unknown key, or of an unknown choice.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
