@@ -57,8 +57,8 @@ def in_memory(group: str, config: Mapping[str, Any]) -> Iterator[None]:
     except (MemoryError, OverflowError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        sizes = {key: value for key, value in flat(config[group]) if type(value) is int and value > 1}
-        listed = ", ".join(f"{group}.{key}={value}" for key, value in sizes.items())
+        sizes = {key: value for key, value in flat({group: config[group]}) if type(value) is int and value > 1}
+        listed = ", ".join(f"{key}={value}" for key, value in sizes.items())
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{group} must fit into memory; got {listed}, where {reason} Lower one.") from None
 
