@@ -19,6 +19,7 @@ from hope_ssm.workbench.validation.kinds import (
     Proportion,
     Seed,
     Text,
+    Width,
     choice,
     list_of,
     needed,
@@ -59,7 +60,7 @@ TASK = {
 }
 MODEL = {
     **_NAMED,
-    "d_model": needed(Count),
+    "d_model": needed(Width),
     "n_layers": Few,
     "n_repeat": Few,
     "layer": needed(Mapping[str, Any]),
