@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from hope_ssm.workbench.callbacks import averaging, named_callbacks, progress_bar
 from hope_ssm.workbench.checkpoint_io import WholeCheckpointIO
 from hope_ssm.workbench.checkpoints import BestCheckpoint, JobTimer, LastCheckpoint
+from hope_ssm.workbench.compilation import compile_model
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.history import History
 from hope_ssm.workbench.interruption import Signals
@@ -47,6 +48,7 @@ def fit(
         history: to be filled; None makes one that is not written.
     """
     settings, history = config["train"], history or History()
+    compile_model(task.model, settings.get("compile"))
     options = {key: value for key, value in config["trainer"].items() if (key, value) != ("max_steps", None)}
     seconds, midway = options.pop("max_time", None), Midway(config.get("callbacks"))
     if seconds is not None and options.get("max_epochs") is None and options.get("max_steps", -1) == -1:

@@ -28,7 +28,7 @@ from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done
 from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, PREVIOUS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
 from hope_ssm.workbench.validation.configuration import GROUPS, checked
-from hope_ssm.workbench.validation.rehearsal import rehearse
+from hope_ssm.workbench.validation.rehearsal import in_memory, rehearse
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
@@ -38,10 +38,12 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     config = checked(config)
     seed = config["train"]["seed"]
     pl.seed_everything(seed, workers=True, verbose=False)
-    data = DataModule(config["dataset"], config["loader"], seed)
+    with in_memory("dataset", config):
+        data = DataModule(config["dataset"], config["loader"], seed)
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
-    return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
+    with in_memory("model", config):
+        return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
 
 
 def describe(task: SequenceTask) -> str:
