@@ -108,8 +108,13 @@ def overrides_of_the_job() -> list[str]:
 def of_the_sweep(typed: list[str]) -> dict[str, str]:
     """Return a name for the present job, what was swept in it, and one for the group of all jobs."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    swept = [word for word in HydraConfig.get().overrides.task if word not in as_here(typed)]
+    given = OverridesParser.create().parse_overrides(
+        [word for word in as_here(typed) if "=" in word and word[0] != "-"]
+    )
+    keys = {override.key_or_group for override in given if override.is_sweep_override()}
+    swept = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").partition("=")[0] in keys]
     place = os.path.abspath(HydraConfig.get().sweep.dir)
     return {"name": " ".join(swept), "group": "/".join(place.split(os.sep)[-2:])}
 

@@ -90,7 +90,9 @@ def fit(
             if best.best_model_path:
                 task.load_state_dict(read_checkpoint(best.best_model_path)["state_dict"])
             trainer.test(task, datamodule=data, verbose=False)
-            metrics |= {n: float(v) for n, v in trainer.callback_metrics.items() if n not in metrics}
+            metrics |= {
+                n: float(v) for n, v in trainer.callback_metrics.items() if n not in metrics and not n.startswith("lr-")
+            }
     except BaseException:
         finish(trainer.loggers, failed=True)
         raise
