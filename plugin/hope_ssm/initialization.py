@@ -104,3 +104,33 @@ def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic:
     else:
         position = torch.linspace(0, 1, count, dtype=torch.float64)
     return torch.exp(math.log(dt_min) + position * (math.log(dt_max) - math.log(dt_min)))
+
+
+def band_starts(
+    count: int, bands: int, n: int, horizon: int | None, width: float, *, deterministic: bool = False
+) -> tuple[Tensor, Tensor]:
+    """ω_g = (g + u) s and Δt_g = width · s, with the spacing s = π n / (G T) of G bands that share out a window T.
+
+    A band of n/(2G) complex stages can delay all frequencies within s/2 of its centre by about T/π steps, and those
+    at the centre by n/(2G Δt_g). T is drawn log-uniformly from half the horizon to four times it, u uniformly from
+    [0, 1], both a feature; s is at most π/G, where the bands cover every frequency.
+
+    Args:
+        count: features; bands: G; n: real states a feature, 2G times the stages of a band.
+        horizon: steps of the longest sequence, 512 if None.
+        width: above 0.
+        deterministic: log T evenly spaced, u = 1/2.
+
+    Returns: ω in [0, π] and Δt, each (count, G) float64.
+    """
+    horizon = 512 if horizon is None else check_positive_integer("horizon", horizon)
+    width = check_positive_number("band_width", width)
+    if deterministic:
+        position, offset = (torch.arange(count, dtype=torch.float64) + 0.5) / count, torch.full((count,), 0.5)
+    else:
+        position, offset = torch.rand(2, count, dtype=torch.float64)
+    window = horizon / 2 * 8**position
+    spacing = (math.pi * n / (bands * window)).clamp(max=math.pi / bands).unsqueeze(-1)
+    centres = (torch.arange(bands, dtype=torch.float64) + offset.double().unsqueeze(-1)) * spacing
+    lowest, highest = SAMPLING_PERIODS
+    return centres, (width * spacing).clamp(lowest, highest).expand(count, bands)
