@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from hope_ssm import registry
 
@@ -11,7 +14,7 @@ LONGEST = 40  # samples of a kernel that has to know
 ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
 RECURRENT = [name for name, entry in ENTRIES.items() if entry.recurrent]
 SAMPLED = [name for name in RECURRENT if "raw_sampling_period" in ENTRIES[name].load().rulings]
-OUTPUTS = {"hope": "markov_parameters", "hope-bands": "markov_parameters", "rtf": "numerator"}  # what answers to C elsewhere
+OUTPUTS = {"hope": "markov_parameters", "hope-bands": "markov_parameters", "hope-bands": "markov_parameters", "rtf": "numerator"}  # what answers to C elsewhere
 VARIANTS = {
     "plain": {},
     "channels": {"channels": 2},
@@ -58,3 +61,15 @@ def build(name, **options):
 
 def optimizer_options(parameter):
     return getattr(parameter, "_optim", {})
+
+
+@torch.no_grad()
+def double_the_periods(kernel):
+    """Give a kernel with dt_transform=exp twice its sampling periods, by its parameters alone."""
+    if hasattr(kernel, "frequency"):  # of hope-bands: c / √(1 - a²) and ω / Δt stay as they are
+        dt = kernel.raw_band_sampling_period.exp()[..., None, None]
+        kernel.C.mul_(math.sqrt(2) * (1 + dt) / (1 + 2 * dt))
+        kernel.frequency.mul_(2)
+    for key, value in kernel.named_parameters():
+        if "sampling_period" in key:
+            value.add_(math.log(2))

@@ -61,8 +61,9 @@ class HopeBandsKernel(SequenceKernel):
         band_width: Δt_g at the start, over the spacing of the bands.
         band_scale: √E‖c‖² of a banded feature at the start.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
-        horizon, dt_min, dt_max, init, init_scale: as of HOPE, for the features that are; the windows of the bands too
-            come from ``horizon``.
+        horizon: steps of the longest sequence, for the windows of all features; None: l_max for the bands, and see
+            ``initialization`` where that is None too.
+        dt_min, dt_max, init, init_scale: of the features that are HOPE, as there.
         channels, l_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
 
     Raises:
@@ -131,7 +132,7 @@ class HopeBandsKernel(SequenceKernel):
             c = torch.zeros(shape)
             c[..., 0, 0] = scale / math.sqrt(self.bands)
         frequency, dt = initialization.band_starts(
-            copies, self.bands, self.n, horizon, width, deterministic=self.deterministic
+            copies, self.bands, self.n, horizon or self.l_max, width, deterministic=self.deterministic
         )
         if centres is not None:
             given = torch.as_tensor([float(centre) for centre in centres], dtype=torch.float64)

@@ -22,6 +22,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "delay": catalogue.delay,
     "copying": catalogue.copying,
     "adding": catalogue.adding,
+    "tones": catalogue.tones,
     "listops": arena.listops,
     "listops-small": arena.listops_small,
     "imdb": arena.imdb,
