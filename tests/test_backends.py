@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import reference
-from hope_ssm import backends
-from hope_ssm.backends import krylov
+from hope_ssm.ops import backends
+from hope_ssm.ops.backends import krylov
 from installed import backend_parameters
 
 CPU = torch.device("cpu")
@@ -49,14 +49,14 @@ def test_optional_packages_are_not_imported_by_others():
         "from hope_ssm import HopeKernel\n"
         "before = set(sys.modules)\n"
         "HopeKernel(d_model=2)(L=8)\n"
-        "print([name for name in ('pykeops', 'hope_ssm.backends.triton') if name in set(sys.modules) - before])"
+        "print([name for name in ('pykeops', 'hope_ssm.ops.backends.triton') if name in set(sys.modules) - before])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_auto_says_once_what_it_took(caplog):
-    caplog.set_level(logging.INFO, logger="hope_ssm.backends")
+    caplog.set_level(logging.INFO, logger="hope_ssm.ops.backends")
     chosen = backends.automatic(CPU)
     assert chosen in backends.MODULES
     assert backends.get("auto", CPU) is backends.get(chosen, CPU)

@@ -32,7 +32,7 @@ def kernel_name(name):
 def build(name, **options):
     """In float64, with every parameter away from its initial value."""
     own = {"d_model": H, "d_state": N, "channels": 2, "verbose": False} | OPTIONS[name] | options
-    if "dt" in registry.get(kernel_name(name)).idle_rulings:
+    if "dt" in registry.get(kernel_name(name)).idle_optimizer_options:
         own.pop("dt_min", None), own.pop("dt_max", None)
     kernel = registry.get(kernel_name(name))(**{"dt_min": 0.02, "dt_max": 0.5} | own).double()
     with torch.no_grad():

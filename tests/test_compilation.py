@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.layers.fftconv import FFTConvolution
 from numeric_cases import H, L, build, every_call, every_kernel, sequence_model, some_state
 
 # torch.compile

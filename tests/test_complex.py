@@ -10,7 +10,7 @@ import torch
 
 import reference
 from hope_ssm import HopeKernel
-from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.layers.fftconv import FFTConvolution
 
 
 def build(**options):

@@ -11,7 +11,7 @@ import torch
 import reference
 from hope_ssm import HopeKernel
 from hope_ssm.kernels.conv import ConvolutionKernel
-from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.layers.fftconv import FFTConvolution
 
 H, LONGEST = 3, 9
 

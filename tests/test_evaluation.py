@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hope_ssm import registry
-from hope_ssm.kernels import contract, evaluation, hope, modal
+from hope_ssm.kernels import base, cache, hope, modal
 
 L = 40
 
@@ -35,7 +35,7 @@ def computed(monkeypatch):
 
         return wrapper
 
-    monkeypatch.setattr(evaluation.KeptKernel, "get", counted(evaluation.KeptKernel.get))
+    monkeypatch.setattr(cache.KernelCache, "get", counted(cache.KernelCache.get))
     return times
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_kept_with_gradients_or_in_training(kernel, computed):
         kernel(L=L)
         kernel(L=L)
     assert len(computed) == 4
-    assert kernel.kept._kept is None
+    assert kernel.cache._kept is None
 
 
 def test_copies_and_files_hold_no_kernel(kernel):
@@ -141,7 +141,7 @@ def test_copies_and_files_hold_no_kernel(kernel):
         with torch.no_grad():
             kernel(L=5000)
     assert size["after"] < size["before"] + 1000
-    assert copy.deepcopy(kernel).kept._kept is None
+    assert copy.deepcopy(kernel).cache._kept is None
 
 
 def test_vmap_over_parameters(kernel):
@@ -162,4 +162,4 @@ def test_too_little_memory_is_one_sentence_with_the_size(name, monkeypatch):
     monkeypatch.setattr(modal.ModalKernel, "_samples", short)
     with pytest.raises(MemoryError, match=rf"the {name} kernel of shape \(1, 3, 1000000000\) .* is 12.0 GB"):
         build(name)(L=10**9)
-    assert contract.KeptKernel is evaluation.KeptKernel
+    assert base.KernelCache is cache.KernelCache

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hope_ssm.frequency import allpass_nodes, frequency_grid, laguerre_prefactor, warped_angle
+from hope_ssm.ops.frequency import allpass_nodes, frequency_grid, laguerre_prefactor, warped_angle
 
 PERIODS = [1e-6, 1e-3, 0.1, 0.999, 1.0, 3.0, 10.0, 1e4]
 LENGTHS = [1, 2, 3, 4, 5, 64, 65]

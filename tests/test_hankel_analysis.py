@@ -24,7 +24,7 @@ from hope_ssm.hankel import (
     smallest_orders,
     state_space_singular_values,
 )
-from hope_ssm.kernels.systems import modes, stepped_system, system
+from hope_ssm.kernels.to_state_space import modes, stepped_system, system
 
 
 def random_system(rng, n, outputs=1, radius=0.98):

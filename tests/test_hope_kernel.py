@@ -11,7 +11,7 @@ import torch
 
 import reference
 from hope_ssm import HopeKernel, convolution_kernel, hankel_singular_values
-from hope_ssm.kernels.contract import TRANSFORMS, softplus_inverse
+from hope_ssm.kernels.base import TRANSFORMS, softplus_inverse
 
 
 def build(**options):

@@ -10,7 +10,7 @@ import torch
 
 from hope_ssm import HopeLayer, parameter_groups, registry
 from hope_ssm.kernels.hope import HopeKernel
-from hope_ssm.workbench.models.layers import S4Block
+from hope_ssm.layers.s4block import S4Block
 
 OWN = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
 B, L, H = 3, 13, 4

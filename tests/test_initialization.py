@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from hope_ssm import HopeKernel, checks, hankel_singular_values, initialization
+from hope_ssm import HopeKernel, checks, hankel_singular_values
+from hope_ssm.kernels import initialization
 
 
 @pytest.mark.parametrize("init", sorted({*initialization.MARKOV_PARAMETERS} - {"delay"}))

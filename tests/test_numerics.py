@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hope_ssm import convolution_kernel, transfer_function
-from hope_ssm.initialization import MARKOV_PARAMETERS
-from hope_ssm.workbench.models.convolution import FFTConvolution
+from hope_ssm.kernels.initialization import MARKOV_PARAMETERS
+from hope_ssm.layers.fftconv import FFTConvolution
 from installed import backend_parameters
 from numeric_cases import H, L, N, build, every_call, every_kernel, sequence_model, some_state
 

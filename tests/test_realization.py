@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from hope_ssm import backends, realization
+from hope_ssm.ops import backends, realization
 
 BACKENDS = ["blocked", "dense", "krylov"]
 PERIODS = [1e-3, 0.2, 1.0, 1.7, 30.0]

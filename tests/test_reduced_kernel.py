@@ -9,7 +9,7 @@ import torch
 from hope_ssm import registry
 from hope_ssm.hankel import certificates, h_infinity_norm, state_space_singular_values
 from hope_ssm.kernels.reduced import reduce_kernel
-from hope_ssm.kernels.systems import stepped_system, system
+from hope_ssm.kernels.to_state_space import stepped_system, system
 
 KERNELS = ("hope", "s4", "s4d")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hope_ssm.kernels.s4 import S4Kernel
-from hope_ssm.workbench.models.layers import S4Block
+from hope_ssm.layers.s4block import S4Block
 
 H, N, L = 3, 6, 21
 

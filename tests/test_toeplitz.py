@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
+from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 
 
 def lower(q):

@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HopeKernel": "hope_ssm.kernels.hope",
-    "HopeLayer": "hope_ssm.workbench.models.hope_layer",
-    "convolution_kernel": "hope_ssm.convolution",
+    "HopeLayer": "hope_ssm.layers.hope_layer",
+    "convolution_kernel": "hope_ssm.ops.convolution",
     "hankel_matrix": "hope_ssm.hankel",
     "hankel_singular_values": "hope_ssm.hankel",
     "load": "hope_ssm.workbench.evaluation",
-    "parameter_groups": "hope_ssm.workbench.optimization",
-    "transfer_function": "hope_ssm.transfer",
+    "parameter_groups": "hope_ssm.layers.parameter_groups",
+    "transfer_function": "hope_ssm.ops.transfer",
 }
 
 __all__ = [
@@ -36,13 +36,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hope_ssm import registry
-    from hope_ssm.convolution import convolution_kernel
     from hope_ssm.hankel import hankel_matrix, hankel_singular_values
     from hope_ssm.kernels.hope import HopeKernel
-    from hope_ssm.transfer import transfer_function
+    from hope_ssm.layers.hope_layer import HopeLayer
+    from hope_ssm.layers.parameter_groups import parameter_groups
+    from hope_ssm.ops.convolution import convolution_kernel
+    from hope_ssm.ops.transfer import transfer_function
     from hope_ssm.workbench.evaluation import load
-    from hope_ssm.workbench.models.hope_layer import HopeLayer
-    from hope_ssm.workbench.optimization import parameter_groups
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,8 @@ from collections import Counter
 
 import pytest
 
+from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.optimization import parameter_groups
 from hope_ssm.workbench.training import build
 
 DIGITS = ["pipeline=noisy-digits", "dataset.l_noise=16"]

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from hope_ssm.datasets.lra import listops, pathfinder_files
-from hope_ssm.workbench.data import arena
+from hope_ssm.workbench.data import lra
 from test_real_host import DONE
 
 READ = """
@@ -54,7 +54,7 @@ def found(host, root):
 
 def test_listops(found, root):
     n, rows, labels = found["listops"]
-    ours = arena.listops(str(root / "listops"))
+    ours = lra.listops(str(root / "listops"))
     assert n == ours.n_tokens
     for part, xs, ys in zip((ours.train, ours.val, ours.test), rows, labels, strict=True):
         mine = [part[i] for i in range(len(part))]
@@ -64,7 +64,7 @@ def test_listops(found, root):
 
 def test_pathfinder(found, root):
     sums, labels = found["pathfinder"]
-    ours = arena.pathfinder(16, str(root / "pathfinder" / "pathfinder16"))
+    ours = lra.pathfinder(16, str(root / "pathfinder" / "pathfinder16"))
     for part, xs, ys in zip((ours.train, ours.val, ours.test), sums, labels, strict=True):
         mine = [part[i] for i in range(len(part))]
         assert [y for _, y in mine] == ys

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from hope_ssm.workbench.data import arena
+from hope_ssm.workbench.data import lra
 from test_real_host import DONE, groups
 
 
@@ -126,8 +126,8 @@ def test_the_small_twins_are_those_of_the_workbench(host, tmp_path, monkeypatch)
     monkeypatch.setattr("hope_ssm.datasets.lra.listops.make_parts", None)
     monkeypatch.setattr("hope_ssm.datasets.lra.pathfinder_files.make_parts", None)
     for name, ours in (
-        ("listops-small", arena.listops_small(60, 3)),
-        ("pathfinder-small", arena.pathfinder_small(24, 3)),
+        ("listops-small", lra.listops_small(60, 3)),
+        ("pathfinder-small", lra.pathfinder_small(24, 3)),
     ):
         sizes, parts = found[name]
         assert sizes["n_tokens"] == ours.n_tokens

@@ -72,7 +72,7 @@ def test_registration_before_and_after_import_and_only_once(stand_in, python):
         assert "hope" in kernels.registry
         assert "noisy-digits" in src.dataloaders.SequenceDataset.registry
         import src.tasks.decoders as decoders, src.utils.registry
-        assert set(src.utils.registry.callbacks) == {"timer", "hankel", "effective_rank"}
+        assert set(src.utils.registry.callbacks) == {"timer", "hankel"}
         assert "tail_pool" in decoders.registry
         assert decoders.model_attrs["tail_pool"] == decoders.dataset_attrs["tail_pool"] == ["d_output"]
         assert type(decoders.__loader__).__name__ == type(decoders.__spec__.loader).__name__ == "SourceFileLoader"

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.pointwise import GATED, TiedDropout, make_activation, make_linear
+from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models import norms, pooling
-from hope_ssm.workbench.models.convolution import FFTConvolution
-from hope_ssm.workbench.models.layers import S4Block
-from hope_ssm.workbench.models.pointwise import GATED, TiedDropout, make_activation, make_linear
 from models import LENGTH, H, model_of
 
 # Pools and norms against explicit loops

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from hope_ssm.layers.padding import reversed_steps
+from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.backbone import SequenceModel
-from hope_ssm.workbench.models.convolution import reversed_steps
-from hope_ssm.workbench.models.layers import S4Block
 from models import LENGTH, H, model_of
 
 LENGTHS = torch.tensor([7, 1, 11, 4])

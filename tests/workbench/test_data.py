@@ -7,8 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from hope_ssm.datasets.digits import digits
-from hope_ssm.datasets.noise_tail import NoiseTail, TailPool
-from hope_ssm.workbench.data.catalogue import noisy_digits
+from hope_ssm.datasets.noise_tail import NoiseTail
+from hope_ssm.layers.tail_pool import TailPool
+from hope_ssm.workbench.data.builtin import noisy_digits
 from hope_ssm.workbench.data.loaders import DataModule
 
 

@@ -17,7 +17,7 @@ import pytest
 from hope_ssm.cli import data
 from hope_ssm.datasets import cifar
 from hope_ssm.datasets.lra import fetching
-from hope_ssm.workbench.data import arena, catalogue
+from hope_ssm.workbench.data import builtin, lra
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_fetched_verified_unpacked(archive, tmp_path, capsys):
     names = {path.name for path in (root / "cifar" / cifar.FOLDER).iterdir()}
     assert names == {*cifar.TRAIN_FILES, *cifar.TEST_FILES}
     assert [path.name for path in (root / "cifar").iterdir()] == [cifar.FOLDER]
-    assert len(catalogue.sequential_cifar(str(root / "cifar")).train) == 45
+    assert len(builtin.sequential_cifar(str(root / "cifar")).train) == 45
     assert data.run(["cifar", "--out", str(root)]) == 0
     assert "is there already" in capsys.readouterr().out
     assert not list(tmp_path.rglob("outside.bin"))
@@ -112,7 +112,7 @@ def test_archives_of_texts(arena_files, tmp_path, capsys):
     pack(pairs, arena_files / "aan")
     data.run(["retrieval", "--out", str(root), "--archive", str(pairs)])
     assert "no checksum" in capsys.readouterr().out
-    assert len(arena.aan(str(root / "aan")).train) == 8
+    assert len(lra.aan(str(root / "aan")).train) == 8
     (root / "aan" / "new_aan_pairs.test.tsv").unlink()
     pairs.write_bytes(pairs.read_bytes() + b"x")
     with pytest.raises(ValueError, match="must have the sha256"):
@@ -194,8 +194,8 @@ def test_the_small_twins_are_made_ahead_of_time(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("DATA_PATH", str(root))
     for draw in ("listops.make_parts", "pathfinder_files.make_parts"):
         monkeypatch.setattr(f"hope_ssm.datasets.lra.{draw}", None)  # nothing is drawn again
-    assert len(arena.listops_small(60, 5).train) == 58
-    assert len(arena.pathfinder_small(24, 5).train) == 20
+    assert len(lra.listops_small(60, 5).train) == 58
+    assert len(lra.pathfinder_small(24, 5).train) == 20
     assert data.run(["listops", "--small", "--size", "60", "--seed", "5", "--out", str(root)]) == 0
     assert "is there already" in capsys.readouterr().out
 

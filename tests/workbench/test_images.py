@@ -14,7 +14,7 @@ from PIL import Image
 from hope_ssm.datasets import cifar
 from hope_ssm.datasets.images import bit_reversal, pixel_order, snake
 from hope_ssm.datasets.mnist import sequential_mnist
-from hope_ssm.workbench.data import catalogue, make_splits
+from hope_ssm.workbench.data import builtin, make_splits
 
 N = 10  # images a file
 
@@ -65,7 +65,7 @@ def test_unknown_orders_are_refused():
 
 @pytest.mark.parametrize("noise", [None, 1, 1024])
 def test_noisy_mnist_is_the_image_and_the_noise(noise):
-    splits = catalogue.noisy_mnist(**({} if noise is None else {"l_noise": noise}))
+    splits = builtin.noisy_mnist(**({} if noise is None else {"l_noise": noise}))
     x, y = splits.test[7]
     assert x.shape == (784 + (784 if noise is None else noise), 1)
     image, label = sequential_mnist()["test"][7]
@@ -76,7 +76,7 @@ def test_noisy_mnist_is_the_image_and_the_noise(noise):
 @pytest.mark.parametrize("grayscale", [False, True])
 def test_cifar_is_the_pixels_row_by_row_with_mean_0_and_deviation_1(cifar_files, grayscale):
     root, pixels, classes = cifar_files
-    splits = catalogue.sequential_cifar(str(root), grayscale=grayscale)
+    splits = builtin.sequential_cifar(str(root), grayscale=grayscale)
     assert [len(part) for part in (splits.train, splits.val, splits.test)] == [45, 5, 10]
     assert splits.d_input == (1 if grayscale else 3)
     mean, deviation = cifar.GREY if grayscale else cifar.COLOUR
@@ -93,7 +93,7 @@ def test_cifar_is_the_pixels_row_by_row_with_mean_0_and_deviation_1(cifar_files,
 
 def test_cifar_s_validation_images_are_the_host_s_and_no_training_images(cifar_files):
     root, pixels, classes = cifar_files
-    splits = catalogue.sequential_cifar(str(root), seed=11, val_split=0.2)
+    splits = builtin.sequential_cifar(str(root), seed=11, val_split=0.2)
     expected = torch.randperm(5 * N, generator=torch.Generator().manual_seed(11))
     for part, own in ((splits.train, expected[:40]), (splits.val, expected[40:])):
         assert len(part) == len(own)
@@ -104,16 +104,16 @@ def test_cifar_s_validation_images_are_the_host_s_and_no_training_images(cifar_f
 
 def test_cifar_s_options(cifar_files):
     root, pixels, _ = cifar_files
-    plain = catalogue.sequential_cifar(str(root)).test[0][0]
-    assert torch.equal(catalogue.sequential_cifar(str(root), permute="br").test[0][0], plain[bit_reversal(1024)])
-    tokens = catalogue.sequential_cifar(str(root), grayscale=True, tokenize=True)
+    plain = builtin.sequential_cifar(str(root)).test[0][0]
+    assert torch.equal(builtin.sequential_cifar(str(root), permute="br").test[0][0], plain[bit_reversal(1024)])
+    tokens = builtin.sequential_cifar(str(root), grayscale=True, tokenize=True)
     assert (tokens.n_tokens, tokens.d_input) == (256, 256)
     grey = np.asarray(Image.fromarray(pixels[5 * N]).convert("L"))
     assert tokens.test[0][0].tolist() == grey.flatten().tolist()
 
 
 def test_augmentation_is_a_crop_of_the_mirrored_surroundings_or_its_mirror_image(cifar_files):
-    splits = catalogue.sequential_cifar(str(cifar_files[0]), augment=True)
+    splits = builtin.sequential_cifar(str(cifar_files[0]), augment=True)
     train = splits.train
     assert not splits.val.augment
     mean, deviation = (torch.tensor(v) for v in cifar.COLOUR)
@@ -159,12 +159,12 @@ def test_absent_files_say_where_to_put_what(tmp_path, monkeypatch):
     folder = tmp_path / "cifar" / "cifar-10-batches-bin"
     message = f"must be in {folder}; data_batch_1.bin is not there. Unpack cifar-10-binary.tar.gz in {folder.parent},"
     with pytest.raises(FileNotFoundError, match=message):
-        catalogue.sequential_cifar()
+        builtin.sequential_cifar()
     folder.mkdir(parents=True)
     for i in range(1, 6):
         (folder / f"data_batch_{i}.bin").touch()
     with pytest.raises(FileNotFoundError, match=r"test_batch.bin is not there"):
-        catalogue.noisy_cifar()
+        builtin.noisy_cifar()
 
 
 def test_damaged_files_are_refused(cifar_files):
@@ -178,23 +178,23 @@ def test_damaged_files_are_refused(cifar_files):
     ):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            catalogue.sequential_cifar(str(root))
+            builtin.sequential_cifar(str(root))
 
 
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (catalogue.sequential_cifar, {"tokenize": True}, "tokenize needs grey images; got grayscale=false"),
+        (builtin.sequential_cifar, {"tokenize": True}, "tokenize needs grey images; got grayscale=false"),
         (
-            catalogue.sequential_cifar,
+            builtin.sequential_cifar,
             {"val_split": 0},
             "val_split must leave training and validation images of 50; got 0",
         ),
-        (catalogue.small_mnist, {"val_split": 0.9}, "must leave no split of 5000 images empty; got 0.2 and 0.9"),
-        (catalogue.small_mnist, {"test_split": 0}, "must leave no split of 5000 images empty; got 0 and 0.1"),
+        (builtin.small_mnist, {"val_split": 0.9}, "must leave no split of 5000 images empty; got 0.2 and 0.9"),
+        (builtin.small_mnist, {"test_split": 0}, "must leave no split of 5000 images empty; got 0 and 0.1"),
     ],
 )
 def test_bad_options(cifar_files, make, options, message):
-    place = {"data_dir": str(cifar_files[0])} if make is catalogue.sequential_cifar else {}
+    place = {"data_dir": str(cifar_files[0])} if make is builtin.sequential_cifar else {}
     with pytest.raises(ValueError, match=message):
         make(**place, **options)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.pointwise import TiedDropout
+from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.backbone import SequenceModel
-from hope_ssm.workbench.models.convolution import FFTConvolution
-from hope_ssm.workbench.models.layers import S4Block
-from hope_ssm.workbench.models.pointwise import TiedDropout
 
 LENGTH = 11
 KERNELS = ["hope", "s4d", "s4"]

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from hope_ssm.datasets.noise_tail import TailPool
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.tail_pool import TailPool
 from hope_ssm.workbench.models.backbone import SequenceModel
 from hope_ssm.workbench.models.coders import LinearEncoder, SequenceDecoder
-from hope_ssm.workbench.models.convolution import FFTConvolution
 from hope_ssm.workbench.models.norms import BatchNorm
 
 KERNELS = ["hope", "s4d", "s4"]

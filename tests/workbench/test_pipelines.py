@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.data import DATASETS, arena, catalogue
+from hope_ssm.workbench.data import DATASETS, builtin, lra
 from hope_ssm.workbench.training import build, train
 from tiny import TINY
 
@@ -26,6 +26,7 @@ SMALL = {
     "delay": ["dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"],
     "copying": ["dataset.l_noise=20", "dataset.n_train=16", "dataset.n_eval=8"],
     "adding": ["dataset.l_max=32", "dataset.n_samples=40"],
+    "tones": ["dataset.l_seq=40", "dataset.l_tone=10", "dataset.n_train=16", "dataset.n_eval=8"],
     "listops": ["dataset.l_max=50"],
     "imdb": ["dataset.l_max=20", "dataset.min_freq=1"],
     "aan": ["dataset.l_max=20"],
@@ -51,7 +52,7 @@ def options_of(pipeline, cifar_files):
 def test_every_data_set_has_a_pipeline_and_a_configuration():
     pipelines = {path.stem for path in (ROOT / "configs" / "pipeline").glob("*.yaml")}
     assert pipelines == {*SMALL, *ALIASES, "own"}
-    ours = {catalogue.__name__, arena.__name__}
+    ours = {builtin.__name__, lra.__name__}
     assert {name for name, make in DATASETS.items() if make.__module__ in ours} == set(SMALL)
     for name in SMALL:
         assert yaml.safe_load((ROOT / "configs" / "dataset" / f"{name}.yaml").read_text())["_name_"] == name

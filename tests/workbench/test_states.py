@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.backbone import SequenceModel
-from hope_ssm.workbench.models.convolution import FFTConvolution
-from hope_ssm.workbench.models.layers import S4Block
 
 KERNELS = ["hope", "s4d", "s4"]
 

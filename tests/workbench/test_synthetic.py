@@ -11,7 +11,7 @@ import torch
 from hope_ssm.datasets.adding import Adding
 from hope_ssm.datasets.copying import Copying
 from hope_ssm.datasets.delay import Delay
-from hope_ssm.workbench.data import catalogue
+from hope_ssm.workbench.data import builtin
 
 BAND = {"l_seq": 200, "dt": 0.001, "freq": 100.0}
 
@@ -107,9 +107,9 @@ def test_always_one_has_the_error_it_should():
 
 
 SMALL = {
-    "delay": (catalogue.delay, {"l_seq": 32, "l_lag": 8, "freq": 300.0, "n_train": 40, "n_eval": 11}),
-    "copying": (catalogue.copying, {"l_noise": 9, "n_train": 40, "n_eval": 11}),
-    "adding": (catalogue.adding, {"l_max": 16, "n_samples": 51, "val_split": 0.2}),
+    "delay": (builtin.delay, {"l_seq": 32, "l_lag": 8, "freq": 300.0, "n_train": 40, "n_eval": 11}),
+    "copying": (builtin.copying, {"l_noise": 9, "n_train": 40, "n_eval": 11}),
+    "adding": (builtin.adding, {"l_max": 16, "n_samples": 51, "val_split": 0.2}),
 }
 
 
@@ -139,17 +139,17 @@ def test_training_samples_are_new_in_every_epoch_unless_static():
         first = data[0][0]
         data.set_epoch(1)
         assert torch.equal(first, data[0][0]) == static
-    train = catalogue.adding(**SMALL["adding"][1]).train
+    train = builtin.adding(**SMALL["adding"][1]).train
     assert torch.equal(train[0][0], train[0][0]), "adding is a fixed set, as in the host"
 
 
 def test_sizes_that_the_model_needs():
-    delay = catalogue.delay(l_seq=32, n_lag=3, freq=300.0)
+    delay = builtin.delay(l_seq=32, n_lag=3, freq=300.0)
     assert (delay.d_input, delay.d_output, delay.l_output, delay.n_tokens) == (1, 3, None, None)
-    copying = catalogue.copying(l_noise=9, l_memorize=4, n_tokens=6)
+    copying = builtin.copying(l_noise=9, l_memorize=4, n_tokens=6)
     assert (copying.d_input, copying.d_output, copying.l_output, copying.n_tokens) == (6, 6, 4, 6)
-    assert catalogue.copying(l_noise=9, l_memorize=4, lag=True).l_output == 9
-    adding = catalogue.adding(l_max=16)
+    assert builtin.copying(l_noise=9, l_memorize=4, lag=True).l_output == 9
+    adding = builtin.adding(l_max=16)
     assert (len(adding.train), len(adding.val), adding.d_input, adding.d_output) == (45000, 5000, 2, 1)
     assert adding.l_output == 0
 
@@ -179,4 +179,4 @@ def test_sizes_that_the_model_needs():
 )
 def test_bad_options(make, options, error, message):
     with pytest.raises(error, match=message):
-        getattr(catalogue, make)(**options)
+        getattr(builtin, make)(**options)

@@ -13,7 +13,7 @@ from torch import nn
 
 from hope_ssm.datasets.lra import files, listops, texts
 from hope_ssm.datasets.lra.tokens import Vocabulary, characters
-from hope_ssm.workbench.data import arena
+from hope_ssm.workbench.data import lra
 from hope_ssm.workbench.models.coders import RetrievalDecoder
 
 
@@ -30,7 +30,7 @@ def listops_tokens(source: str) -> list[str]:
 
 @pytest.mark.parametrize("marks", [{}, {"append_bos": True}, {"append_eos": False}, {"l_max": 100}])
 def test_listops_tokens_are_the_host_s(arena_files, marks):
-    splits = arena.listops(str(arena_files / "listops"), **marks)
+    splits = lra.listops(str(arena_files / "listops"), **marks)
     options = {"l_max": 2048, "append_bos": False, "append_eos": True, **marks}
     begin, end = ["<bos>"] * options["append_bos"], ["<eos>"] * options["append_eos"]
     cut = options["l_max"] - len(begin) - len(end)
@@ -50,7 +50,7 @@ def test_listops_tokens_are_the_host_s(arena_files, marks):
 
 
 def test_character_vocabularies(arena_files):
-    splits = arena.imdb(str(arena_files / "imdb"), min_freq=3, l_max=30)
+    splits = lra.imdb(str(arena_files / "imdb"), min_freq=3, l_max=30)
     folder = arena_files / "imdb" / "aclImdb"
     reviews = {
         split: [
@@ -73,7 +73,7 @@ def test_character_vocabularies(arena_files):
 
 
 def test_pairs(arena_files):
-    splits = arena.aan(str(arena_files / "aan"), l_max=25)
+    splits = lra.aan(str(arena_files / "aan"), l_max=25)
     with (arena_files / "aan" / "new_aan_pairs.eval.tsv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file, delimiter="\t"))
     batch = splits.collate([splits.val[i] for i in range(5)])
@@ -132,13 +132,13 @@ def test_damaged_lines_are_counted_and_refused(arena_files, tmp_path, line):
     with pytest.raises(
         ValueError, match=r"1 of 61 samples of ListOps are damaged, the first is line 60 of .*train.tsv"
     ):
-        arena.listops(str(folder))
+        lra.listops(str(folder))
 
 
 def test_a_few_are_left_out(arena_files, tmp_path, monkeypatch, caplog):
     folder = damaged(tmp_path / "listops", arena_files / "listops", "( 1 )\t12\n")
     monkeypatch.setattr(files, "TOLERATED", 0.1)
-    assert len(arena.listops(str(folder)).train) == 58
+    assert len(lra.listops(str(folder)).train) == 58
     assert "1 of 61 samples of ListOps are damaged" in caplog.text
 
 
@@ -146,10 +146,10 @@ def test_other_files(arena_files, tmp_path):
     folder = damaged(tmp_path / "listops", arena_files / "listops", "")
     (folder / "basic_val.tsv").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"basic_val.tsv must begin with the line Source, tab, Target; got b'a,b"):
-        arena.listops(str(folder))
+        lra.listops(str(folder))
     (folder / "basic_val.tsv").write_bytes(listops.HEADER)
     with pytest.raises(ValueError, match="the val split of ListOps must have samples; it has none"):
-        arena.listops(str(folder))
+        lra.listops(str(folder))
     rows = texts.aan_rows
     (tmp_path / "pairs.tsv").write_text("1.0\ta\tb\tx\ty\n2\ta\tb\tx\ty\n0\ta\tb\tx\n")
     damage = files.Damage("AAN")
@@ -161,10 +161,10 @@ def test_other_files(arena_files, tmp_path):
 @pytest.mark.parametrize(
     ("make", "mend"),
     [
-        (arena.listops, "hope data listops --out"),
-        (arena.imdb, "hope data text makes it"),
-        (arena.aan, "hope data retrieval --archive lra_release.gz makes it"),
-        (arena.pathfinder, "hope data pathfinder -r 32 --out"),
+        (lra.listops, "hope data listops --out"),
+        (lra.imdb, "hope data text makes it"),
+        (lra.aan, "hope data retrieval --archive lra_release.gz makes it"),
+        (lra.pathfinder, "hope data pathfinder -r 32 --out"),
     ],
 )
 def test_absent_data_say_what_makes_them(make, mend, tmp_path, monkeypatch):

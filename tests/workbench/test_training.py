@@ -9,8 +9,9 @@ import math
 import pytest
 import torch
 
-from hope_ssm.workbench import optimization
+from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.optimization import cosine_warmup
 from hope_ssm.workbench.task import NonFiniteLossError
 from hope_ssm.workbench.training import build, describe, train
 from tiny import TINY
@@ -25,7 +26,7 @@ def trained(tmp_path, *overrides):
 
 def test_markov_parameters_are_in_the_global_group():
     task, _ = build(compose([*TINY, "model.layer.mode=hope", "model.n_layers=2", "optimizer.weight_decay=0.05"]))
-    groups = optimization.parameter_groups(task)
+    groups = parameter_groups(task)
     first = groups[0]
     assert set(first) == {"params", "names"}
     held = [p for n, p in zip(first["names"], first["params"], strict=True) if n.endswith("markov_parameters")]
@@ -142,7 +143,7 @@ def test_bad_configurations(overrides, error, message, tmp_path):
 def test_warmup_schedules():
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    schedule = optimization.cosine_warmup(optimizer, num_training_steps=10, num_warmup_steps=2)
+    schedule = cosine_warmup(optimizer, num_training_steps=10, num_warmup_steps=2)
     rates = []
     for _ in range(11):
         rates.append(optimizer.param_groups[0]["lr"])

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hope_ssm import backends, registry
+from hope_ssm import registry
 from hope_ssm.benchmark.published import algorithm_1
 from hope_ssm.checks import check_choice
-from hope_ssm.convolution import convolution_kernel
 from hope_ssm.hosts.kernels import HOST_KERNELS, host_kernel
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.ops import backends
+from hope_ssm.ops.convolution import convolution_kernel
 from hope_ssm.workbench.models.backbone import SequenceModel
-from hope_ssm.workbench.models.convolution import FFTConvolution
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
 KERNELS = ("hope", "s4d", "s4")

@@ -41,9 +41,9 @@ def run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     import torch
 
-    from hope_ssm import backends
     from hope_ssm.benchmark import contenders, report
     from hope_ssm.benchmark.run import compare, machine, sweep
+    from hope_ssm.ops import backends
 
     if options.contenders == "list":
         print("\n".join(contenders.CONTENDERS))

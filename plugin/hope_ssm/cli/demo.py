@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
             f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
             "pip install 'hope-ssm[workbench]'."
         ) from None
-    from hope_ssm.workbench import memory_experiment, memory_picture
+    from hope_ssm.figures import memory_experiment, memory_picture
     from hope_ssm.workbench.configuration import compose
 
     for name in ("pytorch_lightning", "lightning.pytorch", "hope_ssm"):

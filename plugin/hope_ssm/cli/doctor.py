@@ -13,9 +13,10 @@ from dataclasses import asdict
 from importlib import metadata, util
 from typing import Any
 
-from hope_ssm import backends, registry
+from hope_ssm import registry
 from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
+from hope_ssm.ops import backends
 
 DISTRIBUTIONS = (
     "hope-ssm", "torch", "numpy", "scipy", "hydra-core", "omegaconf", "pytorch-lightning", "einops",

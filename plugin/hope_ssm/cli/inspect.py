@@ -19,9 +19,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="where the pages go (default: RUN-inspection)")
     options = parser.parse_args(arguments)
 
+    from hope_ssm.analysis.inspection import inspect_kernels, kernels
+    from hope_ssm.analysis.pages import table, write_pages
     from hope_ssm.hosts import checkpoints
-    from hope_ssm.lens.inspection import inspect_kernels, kernels
-    from hope_ssm.lens.pages import table, write_pages
     from hope_ssm.workbench.evaluation import load
 
     theirs = checkpoints.read(options.run)

@@ -146,7 +146,7 @@ def _compare_recurrences(features: int, states: int, repeats: int) -> str:
     """
     import torch
 
-    from hope_ssm import realization
+    from hope_ssm.ops import realization
 
     h, dt = torch.randn(1, features, states) / states, torch.linspace(0.01, 0.3, features)
     f, g, b, d, c, e = 0.5 * torch.rand(6, features, states // 2)

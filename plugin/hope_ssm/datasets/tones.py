@@ -19,7 +19,7 @@ class Tones(RandomDataset):
     """x_t = [t < l_tone] (sin(θ_i t + φ) + sin(θ_j t + ψ)) + noise · ξ_t,  y = number of the pair (i, j), one of ten.
 
     The five frequencies θ go from 0.05 to 2.5 radians a step in equal ratios; φ and ψ are uniform on [0, 2π), ξ is
-    standard normal. To tell the pair at the end is to keep a wave of any frequency through l_seq - l_tone steps of noise.
+    standard normal. To tell the pair at the end, waves of all these frequencies must be kept through the noise.
 
     Args:
         n: how many samples.

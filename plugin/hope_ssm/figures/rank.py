@@ -15,7 +15,7 @@ import torch
 from hope_ssm.figures.claims import COLORS, HOPE_COLOR, exponents, spread
 from hope_ssm.figures.claims import band as draw_band
 from hope_ssm.hankel import diagonal_singular_values, hankel_singular_values, numerical_rank
-from hope_ssm.initialization import markov_parameters
+from hope_ssm.kernels.initialization import markov_parameters
 
 CLAIM = "Random state spaces have low numerical Hankel rank, random Markov parameters have not"
 SEEDS = 20

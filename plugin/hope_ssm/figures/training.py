@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from hope_ssm.analysis.inspection import kernel_singular_values, kernels
 from hope_ssm.figures.claims import COLORS, HOPE_COLOR, spread
 from hope_ssm.hankel import numerical_rank
-from hope_ssm.lens.inspection import kernel_singular_values, kernels
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import train
 

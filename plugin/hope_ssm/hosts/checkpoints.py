@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.hosts.state_spaces import host_registry
-from hope_ssm.kernels.contract import TRANSFORMS
+from hope_ssm.kernels.base import TRANSFORMS
 from hope_ssm.kernels.s4 import S4Kernel
 from hope_ssm.kernels.s4d import DISCRETIZATIONS, S4DKernel
 

@@ -106,7 +106,7 @@ def register_datasets(module: ModuleType) -> None:
 
 def register_decoders(module: ModuleType) -> None:
     """Add ``tail_pool`` to the host's ``src.tasks.decoders``, built from the model's and the data set's d_output."""
-    from hope_ssm.datasets.noise_tail import TailPool
+    from hope_ssm.layers.tail_pool import TailPool
 
     if "tail_pool" in module.registry and module.registry["tail_pool"] is not TailPool:
         return
@@ -126,8 +126,7 @@ def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
 
 
 CALLBACKS = {
-    "hankel": "hope_ssm.lens.callback.HankelLens",
-    "effective_rank": "hope_ssm.lens.regularizer.EffectiveRank",
+    "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

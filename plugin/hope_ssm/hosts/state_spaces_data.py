@@ -106,7 +106,7 @@ class SmallMNIST(CheckedOptions, SequenceDataset):
 
 
 class TonePairs(CheckedOptions, SequenceDataset):
-    """Two tones of five, then noise; the same samples as in the workbench, but for the order of new ones in training."""
+    """Two tones of five, then noise; validation and test have the samples of the workbench."""
 
     _name_ = "tones"
     d_input = 1

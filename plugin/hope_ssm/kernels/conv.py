@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from hope_ssm.kernels.contract import S4_OPTIONS, SequenceKernel
-from hope_ssm.kernels.rulings import Ruling
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
+from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.precision import working_dtype
 
 STATE_SPACE_OPTIONS = S4_OPTIONS | {"d_state", "dt_max", "dt_min", "dt_transform", "init", "n_ssm"}
 
@@ -32,8 +32,8 @@ class ConvolutionKernel(SequenceKernel):
     """
 
     name = "conv"
-    rulings = {"samples": Ruling(("K", "samples"))}  # noqa: RUF012
-    idle_rulings = ("dt", "A", "B", "C")
+    optimizer_options = {"samples": OptimizerOption(("K", "samples"))}  # noqa: RUF012
+    idle_optimizer_options = ("dt", "A", "B", "C")
     idle_options = STATE_SPACE_OPTIONS
 
     def __init__(self, **shared: Any) -> None:

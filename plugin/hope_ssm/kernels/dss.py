@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, exponential, zero_order_hold
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.s4d import initial_poles
 
 VARIANTS = ("exp", "softmax")
@@ -40,13 +40,13 @@ class DSSKernel(ModalKernel):
     """
 
     name = "dss"
-    rulings = {  # noqa: RUF012
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "A_real": Ruling(("A",)),
-        "A_imag": Ruling(("A",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "A_real": OptimizerOption(("A",)),
+        "A_imag": OptimizerOption(("A",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_rulings = ("B",)
+    idle_optimizer_options = ("B",)
     idle_options = S4_OPTIONS
 
     def __init__(

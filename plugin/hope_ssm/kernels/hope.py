@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm import backends, initialization, realization
 from hope_ssm.checks import check_choice, check_positive_integer
-from hope_ssm.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
-from hope_ssm.kernels.contract import S4_OPTIONS, SequenceKernel
-from hope_ssm.kernels.evaluation import enough_memory
-from hope_ssm.kernels.rulings import Ruling
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels import initialization
+from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
+from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.ops import backends, realization
+from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
+from hope_ssm.precision import full_precision, working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
 
@@ -47,11 +48,11 @@ class HopeKernel(SequenceKernel):
         n_ssm: independent sampling periods; divides d_model; None: one a feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr, wd: see above.
-        init: distribution of h, one of ``hope_ssm.initialization.MARKOV_PARAMETERS``.
+        init: distribution of h, one of ``hope_ssm.kernels.initialization.MARKOV_PARAMETERS``.
         init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
             makes: then there is neither state nor ``step``.
-        backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
+        backend: how to evaluate the transfer function, one of ``hope_ssm.ops.backends.NAMES``.
         coefficients: ``"real"``, or ``"complex_noncausal"``: complex h, stored as (C, H, n, 2), with k = irfft(g) of g
             on the half circle 0 ≤ θ ≤ π. That kernel is not causal (``convolution.sample_noncausal_kernel``): no
             state space and no truncation makes it, so it needs ``truncation="none"`` and has no recurrent mode.
@@ -64,11 +65,11 @@ class HopeKernel(SequenceKernel):
     """
 
     name = "hope"
-    rulings = {  # noqa: RUF012
-        "markov_parameters": Ruling(("C", "markov_parameters"), bare="nonzero"),
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
+    optimizer_options = {  # noqa: RUF012
+        "markov_parameters": OptimizerOption(("C", "markov_parameters"), bare="nonzero"),
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
     }
-    idle_rulings = ("A", "B")
+    idle_optimizer_options = ("A", "B")
     idle_options = S4_OPTIONS | {"init"}
 
     def __init__(
@@ -163,7 +164,7 @@ class HopeKernel(SequenceKernel):
             return sample_kernel(h, dt, length, self.truncation, evaluate)
 
         with enough_memory("hope", (*h.shape[:2], length), h.dtype):
-            kernel = self.kept.get(self, (length, rate, self.backend, self.truncation), sample)
+            kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
         if state is None:
             return kernel, None
         return kernel, realization.state_response(h, dt, state, length, evaluate)
@@ -172,7 +173,7 @@ class HopeKernel(SequenceKernel):
         """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
         state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
-        with backends.full_precision(u.device):
+        with full_precision(u.device):
             y, following = realization.step(h, dt, u.to(h.dtype), state.to(h.dtype))
         return y.to(u.dtype), following.to(state.dtype)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hope_ssm import backends, initialization, realization
 from hope_ssm.checks import check_positive_integer, check_positive_number
-from hope_ssm.convolution import sample_kernel
-from hope_ssm.kernels.contract import S4_OPTIONS, TRANSFORMS, SequenceKernel
-from hope_ssm.kernels.evaluation import enough_memory
+from hope_ssm.kernels import initialization
+from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS, SequenceKernel
+from hope_ssm.kernels.cache import enough_memory
 from hope_ssm.kernels.hope import S4_INITS
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.ops import backends, realization
 from hope_ssm.ops import bands as band
-from hope_ssm.transfer import working_dtype
+from hope_ssm.ops.convolution import sample_kernel
+from hope_ssm.precision import full_precision, working_dtype
 
 MOST_BANDS = 8  # of a feature, where bands is None
 
@@ -33,17 +35,19 @@ def check_bands(bands: int | None, n: int) -> int:
         return 0
     check_positive_integer("bands", bands)
     if n % (2 * bands):
-        raise ValueError(f"d_state must be a multiple of 2·bands; got d_state={n} and bands={bands}.")
+        raise ValueError(
+            f"d_state must be a multiple of 2·bands, for complex states in a band; got d_state={n} and bands={bands}."
+        )
     return int(bands)
 
 
 class HopeBandsKernel(SequenceKernel):
     """k_t = Re Σ_g √(1 - a_g²) e^{iω_g t} Σ_k c_{g,k} λ_k(t; Δt_g)  in a share of the features; HOPE in the others.
 
-    λ_k are the discrete Laguerre functions, the inverse transforms of P(z)ᵏ / (1 + a z⁻¹). A banded feature has G chains
-    of m = n/(2G) complex all-pass stages around centre frequencies ω_g, with ‖A‖ = 1 and orthonormal states: n + 2G
-    trained numbers, where HOPE has n + 1. HOPE delays a frequency θ by at most n / sin θ steps; a band delays it by up
-    to m / |sin(θ - ω_g)|, whatever θ is. With no banded feature this is HOPE.
+    λ_k are the discrete Laguerre functions, the inverse transforms of P(z)ᵏ / (1 + a z⁻¹). A banded feature has G
+    chains of m = n/(2G) complex all-pass stages around centre frequencies ω_g, with ‖A‖ = 1 and orthonormal states:
+    n + 2G trained numbers, where HOPE has n + 1. HOPE delays a frequency θ by at most n / sin θ steps, a band by up to
+    m / |sin(θ - ω_g)|, whatever θ is (docs/mathematics.md). With no banded feature this is HOPE.
 
     h and c train as S4's C: untied, at the global learning rate unless ``lr`` or ``wd`` names ``C`` or is one nonzero
     number. All Δt answer to ``dt`` or ``sampling_period``, ω to ``frequency`` or ``A``, and all of these to any bare
@@ -73,14 +77,14 @@ class HopeBandsKernel(SequenceKernel):
     """
 
     name = "hope-bands"
-    rulings = {  # noqa: RUF012
-        "markov_parameters": Ruling(("C", "markov_parameters"), bare="nonzero"),
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "C": Ruling(("C",), bare="nonzero"),
-        "raw_band_sampling_period": Ruling(("dt", "sampling_period")),
-        "frequency": Ruling(("frequency", "A")),
+    optimizer_options = {  # noqa: RUF012
+        "markov_parameters": OptimizerOption(("C", "markov_parameters"), bare="nonzero"),
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "C": OptimizerOption(("C",), bare="nonzero"),
+        "raw_band_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "frequency": OptimizerOption(("frequency", "A")),
     }
-    idle_rulings = ("B",)
+    idle_optimizer_options = ("B",)
     idle_options = S4_OPTIONS | {"init"}
 
     def __init__(
@@ -107,10 +111,9 @@ class HopeBandsKernel(SequenceKernel):
             dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
         )
         self.n, self.bands = n, check_bands(bands, n)
-        share = banded_share if banded_share == 0 else check_positive_number("banded_share", banded_share)
-        if share > 1:
-            raise ValueError(f"banded_share must be from 0 to 1; got {banded_share}.")
-        self.banded = math.floor(share * self.d_model + 0.5) if self.bands else 0
+        if isinstance(banded_share, bool) or not isinstance(banded_share, Real) or not 0 <= banded_share <= 1:
+            raise ValueError(f"banded_share must be a number from 0 to 1; got {banded_share!r}.")
+        self.banded = math.floor(banded_share * self.d_model + 0.5) if self.bands else 0
         self.plain = self.d_model - self.banded
         if self.plain:
             h = initialization.markov_parameters(init, (self.channels, self.plain, n), init_scale)
@@ -122,9 +125,7 @@ class HopeBandsKernel(SequenceKernel):
         if self.banded:
             self._register_bands(horizon, band_width, band_scale, centres)
 
-    def _register_bands(
-        self, horizon: int | None, width: float, scale: float, centres: Sequence[float] | None
-    ) -> None:
+    def _register_bands(self, horizon: int | None, width: float, scale: float, centres: Sequence[float] | None) -> None:
         scale, copies = check_positive_number("band_scale", scale), min(self.n_ssm, self.banded)
         shape = (self.channels, self.banded, self.bands, self.n // (2 * self.bands), 2)
         c = torch.randn(shape) * (scale / math.sqrt(self.n))
@@ -226,7 +227,7 @@ class HopeBandsKernel(SequenceKernel):
         states: list[Tensor | None] = [None, None]
         if self.plain:
             h, dt = self._plain_system()
-            with backends.full_precision(u.device):
+            with full_precision(u.device):
                 inputs, start = u[:, : self.plain].to(h.dtype), state[:, : self.plain].to(h.dtype)
                 y, after = realization.step(h, dt, inputs, start)
             outputs[0], states[0] = y.to(u.dtype), after.to(state.dtype)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_positive_number
-from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 
 MARGIN = 1e-6  # of the uniform numbers from 0 and 1, whose logarithms are taken
 
@@ -39,14 +39,14 @@ class LRUKernel(ModalKernel):
     """
 
     name = "lru"
-    rulings = {  # noqa: RUF012
-        "nu_log": Ruling(("A",)),
-        "theta_log": Ruling(("A",)),
-        "gamma_log": Ruling(("A",)),
-        "B": Ruling(("B",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "nu_log": OptimizerOption(("A",)),
+        "theta_log": OptimizerOption(("A",)),
+        "gamma_log": OptimizerOption(("A",)),
+        "B": OptimizerOption(("B",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_rulings = ("dt", "sampling_period")
+    idle_optimizer_options = ("dt", "sampling_period")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.kernels.state_space import StateSpaceKernel
-from hope_ssm.transfer import working_dtype
+from hope_ssm.precision import working_dtype
 
 SLOWEST = 1e-4  # the least decay -Re λ that a logarithm is taken of
 

@@ -19,11 +19,11 @@ from hope_ssm.hankel import (
     smallest_orders,
     state_space_singular_values,
 )
-from hope_ssm.kernels.contract import TRANSFORMS
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.base import TRANSFORMS
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.s4d import S4DKernel
-from hope_ssm.kernels.systems import system
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels.to_state_space import system
+from hope_ssm.precision import working_dtype
 
 ROUNDING = 1e-4  # of σ_1: a mode form that misses the certificate by more is ill-conditioned, not rounded
 
@@ -49,7 +49,7 @@ class ReducedKernel(S4DKernel):
 
     name = "reduced"
     idle_options = S4DKernel.idle_options | {"horizon"}
-    rulings = {**S4DKernel.rulings, "feedthrough": Ruling(("D",), bare="never")}  # noqa: RUF012
+    optimizer_options = {**S4DKernel.optimizer_options, "feedthrough": OptimizerOption(("D",), bare="never")}  # noqa: RUF012
 
     def __init__(self, *, disc: str | None = "bilinear", **shared: Any) -> None:
         rule = check_choice("disc of the reduced kernel", "bilinear" if disc is None else disc, ("bilinear",))
@@ -126,7 +126,7 @@ def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dic
     theirs, ours = (set(option_names(cls)) for cls in (kernel, ReducedKernel))
     dropped = (theirs - ours) | {"kernel", "init", "measure", "disc"}
     kept = {key: value for key, value in layer.items() if key not in dropped}
-    keys = {key for ruling in ReducedKernel.rulings.values() for key in ruling.keys}
+    keys = {key for option in ReducedKernel.optimizer_options.values() for key in option.keys}
     for option in ("lr", "wd"):
         if isinstance(kept.get(option), Mapping):
             kept[option] = {key: value for key, value in kept[option].items() if key in keys}

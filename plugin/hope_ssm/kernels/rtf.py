@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number
-from hope_ssm.convolution import TRUNCATIONS
-from hope_ssm.kernels.contract import S4_OPTIONS
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.base import S4_OPTIONS
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
-from hope_ssm.transfer import working_dtype
+from hope_ssm.ops.convolution import TRUNCATIONS
+from hope_ssm.precision import working_dtype
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class RTFKernel(StateSpaceKernel):
     """
 
     name = "rtf"
-    rulings = {  # noqa: RUF012
-        "denominator": Ruling(("A", "denominator")),
-        "numerator": Ruling(("C", "numerator"), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "denominator": OptimizerOption(("A", "denominator")),
+        "numerator": OptimizerOption(("C", "numerator"), bare="never"),
     }
-    idle_rulings = ("dt", "sampling_period", "B")
+    idle_optimizer_options = ("dt", "sampling_period", "B")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
-from hope_ssm.contraction import contract
-from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import repeated_squares
+from hope_ssm.ops.contraction import contract
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
@@ -76,13 +76,13 @@ class S4Kernel(ModalKernel):
     """
 
     name = "s4"
-    rulings = {  # noqa: RUF012
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "A_real": Ruling(("A",)),
-        "A_imag": Ruling(("A",)),
-        "P": Ruling(("A",)),
-        "B": Ruling(("B",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "A_real": OptimizerOption(("A",)),
+        "A_imag": OptimizerOption(("A",)),
+        "P": OptimizerOption(("A",)),
+        "B": OptimizerOption(("B",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS - {"rank"}
 

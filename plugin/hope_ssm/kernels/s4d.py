@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.hippo import legs, normal_modes
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 
 
 def _legs(n: int) -> np.ndarray:
@@ -91,12 +91,12 @@ class S4DKernel(ModalKernel):
     """
 
     name = "s4d"
-    rulings = {  # noqa: RUF012
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "A_real": Ruling(("A",)),
-        "A_imag": Ruling(("A",)),
-        "B": Ruling(("B",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "A_real": OptimizerOption(("A",)),
+        "A_imag": OptimizerOption(("A",)),
+        "B": OptimizerOption(("B",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS - {"disc"}
 

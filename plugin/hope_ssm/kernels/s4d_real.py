@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.kernels.contract import S4_OPTIONS
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.base import S4_OPTIONS
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel
 
 
@@ -53,11 +53,11 @@ class S4DRealKernel(StateSpaceKernel):
     """
 
     name = "s4d-real"
-    rulings = {  # noqa: RUF012
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "A_log": Ruling(("A",)),
-        "B": Ruling(("B",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "A_log": OptimizerOption(("A",)),
+        "B": OptimizerOption(("B",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS | {"init"}
 

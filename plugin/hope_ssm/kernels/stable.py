@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice
-from hope_ssm.kernels.contract import S4_OPTIONS, TRANSFORMS
+from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
-from hope_ssm.kernels.rulings import Ruling
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.s4d import initial_poles
 
 # name → (w → the decay rate -Re λ, its inverse); all but direct keep it above 0.
@@ -48,12 +48,12 @@ class StableKernel(ModalKernel):
     """
 
     name = "stable"
-    rulings = {  # noqa: RUF012
-        "raw_sampling_period": Ruling(("dt", "sampling_period")),
-        "A_weight": Ruling(("A",)),
-        "A_imag": Ruling(("A",)),
-        "B": Ruling(("B",)),
-        "C": Ruling(("C",), bare="never"),
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "A_weight": OptimizerOption(("A",)),
+        "A_imag": OptimizerOption(("A",)),
+        "B": OptimizerOption(("B",)),
+        "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hope_ssm.backends import full_precision
-from hope_ssm.kernels.contract import SequenceKernel
-from hope_ssm.kernels.evaluation import enough_memory
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels.base import SequenceKernel
+from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.precision import full_precision, working_dtype
 
 
 class Power(Protocol):
@@ -111,7 +110,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
         length = self.kernel_length(L)
         with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
             if state is None:
-                return self.kept.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
+                return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
             return self._samples(length, rate, self.from_state(self.check_state(state)))
 
     def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import full_precision
-from hope_ssm.backends.krylov import slope
-from hope_ssm.realization import allpass_coefficient, input_gain
-from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, toeplitz, transposed_product
+from hope_ssm.ops.backends.krylov import slope
+from hope_ssm.ops.realization import allpass_coefficient, input_gain
+from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_product, toeplitz, transposed_product
+from hope_ssm.precision import full_precision
 
 
 def rotated(pairs: Tensor, angle: Tensor) -> Tensor:
@@ -157,7 +157,8 @@ class _Response(torch.autograd.Function):
             basis, matrices = _tables(periods, frequencies, gradient.shape[-1], c.shape[-1] + 1)
         found = _analysis(gradient, frequencies, basis, matrices)
         real, imaginary = c
-        moved, (timed_real, timed_imaginary) = slope(found, periods.unsqueeze(-1)), _times_time(found, periods.unsqueeze(-1))
+        dt = periods.unsqueeze(-1)
+        moved, (timed_real, timed_imaginary) = slope(found, dt), _times_time(found, dt)
         of_periods = (real * moved[0] - imaginary * moved[1]).sum((0, -1))
         of_frequencies = -(real * timed_imaginary + imaginary * timed_real).sum((0, -1))
         of_c = torch.stack([found[0], -found[1]])[..., :-1]
@@ -176,9 +177,7 @@ def advance(states: Tensor, periods: Tensor, frequencies: Tensor, steps: int) ->
     return rotated(series_product(power, states.double()), (steps * frequencies.double()).unsqueeze(-1))
 
 
-def state_response(
-    coefficients: Tensor, periods: Tensor, frequencies: Tensor, states: Tensor, length: int
-) -> Tensor:
+def state_response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, states: Tensor, length: int) -> Tensor:
     """Re Σ_g c_gᵀ A^{t+1} x_g for t < L: a response again, with the coefficients T((I - aS) A x)ᵀ c.
 
     Args: c (2, C, F, G, m); periods, frequencies (F, G); states x (2, B, F, G, m).  Returns: (B, C, F, L).

@@ -17,9 +17,8 @@ from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from hope_ssm.analysis.callback import HankelCallback
 from hope_ssm.checks import check_choice, log_once
-from hope_ssm.lens.callback import HankelLens
-from hope_ssm.lens.regularizer import EffectiveRank
 from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
@@ -117,8 +116,7 @@ def averaging(decay: Any) -> list[Callback]:
 CALLBACKS = {
     "early_stopping": lightning.EarlyStopping,
     "timer": lightning.Timer,
-    "hankel": HankelLens,
-    "effective_rank": EffectiveRank,
+    "hankel": HankelCallback,
 }
 
 

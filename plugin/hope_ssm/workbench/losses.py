@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hope_ssm.workbench.models.convolution import valid_steps
+from hope_ssm.layers.padding import valid_steps
 
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 

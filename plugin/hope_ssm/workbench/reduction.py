@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hope_ssm.analysis.inspection import kernels
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
-from hope_ssm.lens.inspection import kernels
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json

@@ -18,10 +18,10 @@ import yaml
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, nearest
+from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench import callbacks as parts
 from hope_ssm.workbench.data.loaders import DataModule
-from hope_ssm.workbench.memory import PeakMemory
-from hope_ssm.workbench.optimization import parameter_groups
+from hope_ssm.workbench.peak_memory import PeakMemory
 from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override, processes
 from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.workbench.data.registry import make_splits
 from hope_ssm.workbench.data.seeding import mixed, seed_epoch
-from hope_ssm.workbench.data.sets import make_splits
 
 LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
 LOADER_OPTIONS += ("chunk_len",)

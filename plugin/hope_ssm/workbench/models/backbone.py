@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_flag, check_positive_integer, log_once
-from hope_ssm.workbench.models.convolution import reversed_steps, valid_steps, without_padding
-from hope_ssm.workbench.models.layers import S4Block
+from hope_ssm.layers.padding import reversed_steps, valid_steps, without_padding
+from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.norms import WHOLE_SEQUENCE, make_norm, normalize
-from hope_ssm.workbench.models.pointwise import make_dropout
 from hope_ssm.workbench.models.pooling import make_pool
 from hope_ssm.workbench.models.residuals import make_residual
 from hope_ssm.workbench.options import instantiate

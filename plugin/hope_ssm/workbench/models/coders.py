@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer
-from hope_ssm.datasets.noise_tail import TailPool
-from hope_ssm.workbench.models.convolution import without_padding
+from hope_ssm.layers.padding import without_padding
+from hope_ssm.layers.tail_pool import TailPool
 
 MODES = ("last", "first", "pool", "sum")
 

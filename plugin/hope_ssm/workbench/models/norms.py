@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hope_ssm.workbench.models.convolution import valid_steps
+from hope_ssm.layers.padding import valid_steps
 from hope_ssm.workbench.options import instantiate
 
 

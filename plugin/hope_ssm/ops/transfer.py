@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from hope_ssm import backends
 from hope_ssm.checks import (
     check_broadcast,
     check_markov_parameters,
     check_positive_integer,
     check_sampling_period,
 )
-from hope_ssm.frequency import allpass_nodes
-
-
-def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """The precision of the computation: the tensors' common dtype, float32 at least."""
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+from hope_ssm.ops import backends
+from hope_ssm.ops.frequency import allpass_nodes
+from hope_ssm.precision import working_dtype
 
 
 def check_system(markov_parameters: Tensor, sampling_period: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -41,7 +33,7 @@ def transfer_function(
         markov_parameters: h, (..., n) real.
         sampling_period: Δt, a number or (...) real, above 0; batch dimensions broadcast.
         length: L, at least 1.
-        backend: how to evaluate it, one of ``hope_ssm.backends.NAMES``.
+        backend: how to evaluate it, one of ``hope_ssm.ops.backends.NAMES``.
 
     Returns: (..., L // 2 + 1) complex, the half circle 0 ≤ θ ≤ π; the other half is its conjugate.
 

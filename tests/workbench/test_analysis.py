@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hope_ssm import load, registry
+from hope_ssm.analysis.callback import HankelCallback
+from hope_ssm.analysis.inspection import SAMPLES, inspect_kernels, kernels, view
 from hope_ssm.hankel import hankel_singular_values
-from hope_ssm.lens.callback import HankelLens
-from hope_ssm.lens.inspection import SAMPLES, inspect_kernels, kernels, view
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.evaluation import evaluate
 from hope_ssm.workbench.training import train
@@ -112,14 +112,14 @@ def test_the_callback_logs_and_leaves_the_model_alone(run):
     row = next(row for row in logged if row[f"hankel/{LAYER}/rank"])
     task = load(run)
     before = {key: value.clone() for key, value in task.state_dict().items()}
-    found = HankelLens(features=100).look(task)
+    found = HankelCallback(features=100).look(task)
     assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
     sigma = hankel_singular_values(before[f"{LAYER}.kernel.markov_parameters"].double())
     assert found[f"hankel/{LAYER}/largest"] == pytest.approx(float(sigma.max()))
     assert found[f"hankel/{LAYER}/smallest"] == pytest.approx(float(sigma.min()), rel=1e-6, abs=1e-12)
     assert 1 <= float(row[f"hankel/{LAYER}/rank"]) <= 8
     with pytest.raises(ValueError, match="every_n_steps must be a whole number of at least 1; got 0"):
-        HankelLens(every_n_steps=0)
+        HankelCallback(every_n_steps=0)
 
 
 def test_the_callback_looks_once_where_gradients_are_accumulated(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import full_precision
-from hope_ssm.frequency import frequency_grid, warped_angle
+from hope_ssm.ops.frequency import frequency_grid, warped_angle
+from hope_ssm.precision import full_precision
 
 
 def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:

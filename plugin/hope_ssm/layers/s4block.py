@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest, option_names
-from hope_ssm.workbench.models.convolution import FFTConvolution, check_input, without_padding
-from hope_ssm.workbench.models.pointwise import make_activation, make_dropout, make_linear
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.padding import check_input, without_padding
+from hope_ssm.layers.pointwise import make_activation, make_dropout, make_linear
 
-_logger = logging.getLogger("hope_ssm.workbench")
+_logger = logging.getLogger("hope_ssm.layers")
 
 INNER_LAYERS = ("fftconv",)
 

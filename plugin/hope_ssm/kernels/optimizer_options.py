@@ -12,7 +12,7 @@ from hope_ssm.checks import nearest
 
 
 @dataclass(frozen=True)
-class Ruling:
+class OptimizerOption:
     """Which keys of ``lr`` and ``wd`` rule a parameter, and whether a bare number does.
 
     keys: names in a mapping; 0 under one of them as ``lr`` freezes the parameter.
@@ -44,18 +44,18 @@ def check_rate(option: str, value: Any) -> float:
 
 
 def check_setting(
-    option: str, setting: Any, rulings: Iterable[Ruling], idle: Iterable[str]
+    option: str, setting: Any, optimizer_options: Iterable[OptimizerOption], idle: Iterable[str]
 ) -> tuple[float | Mapping[str, float] | None, list[str]]:
     """Return ``lr`` or ``wd`` as numbers, and those of its keys that are set to no effect.
 
-    Args: option: its name; rulings: of all parameters; idle: keys of parameters that other kernels have.
+    Args: option: its name; optimizer_options: of all parameters; idle: keys of parameters that other kernels have.
     Raises: TypeError, ValueError: no numbers of at least 0; an unknown key, the nearest valid one is named.
     """
     if setting is None:
         return None, []
     if not isinstance(setting, Mapping):
         return check_rate(option, setting), []
-    known = [key for ruling in rulings for key in ruling.keys]
+    known = [key for option in optimizer_options for key in option.keys]
     valid = [*known, *idle]
     for key in setting:
         if key not in valid:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class KeptKernel:
+class KernelCache:
     """The last kernel of a module, with the values of the parameters and buffers that it was computed from.
 
     Values are compared, not versions: a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights or
@@ -43,11 +43,11 @@ class KeptKernel:
         self._kept = (key, [value.detach().clone() for value in values], result.clone())
         return result
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> KeptKernel:
-        return KeptKernel()
+    def __deepcopy__(self, memo: dict[int, Any]) -> KernelCache:
+        return KernelCache()
 
     def __reduce__(self) -> tuple[type, tuple]:
-        return KeptKernel, ()
+        return KernelCache, ()
 
 
 def _same(before: list[Tensor], now: list[Tensor]) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import full_precision
-from hope_ssm.backends.blocked import evaluate
-from hope_ssm.backends.systems import by_system
-from hope_ssm.toeplitz import geometric_series, spectra_of_advance, transform_size
+from hope_ssm.ops.backends.batches import by_system
+from hope_ssm.ops.backends.blocked import evaluate
+from hope_ssm.ops.toeplitz import geometric_series, spectra_of_advance, transform_size
+from hope_ssm.precision import full_precision
 
 __all__ = ["evaluate", "response"]  # samples of the transfer function are those of ``blocked``
 

@@ -8,38 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_choice, check_flag, check_lengths, check_positive_integer, check_positive_number
-from hope_ssm.transfer import working_dtype
-from hope_ssm.workbench.models.pointwise import make_dropout
+from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
+from hope_ssm.layers.padding import check_input, without_padding
+from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
-
-
-def valid_steps(x: Tensor, lengths: Tensor) -> Tensor:
-    """Whether a step is the sequence's own and not padding.  Args: x (B, L, …); lengths (B,).  Returns: (B, L) bool."""
-    lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
-    return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
-
-
-def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, L, H) with zeros from the lengths (B,) on, whatever stood there; x itself without lengths."""
-    return x if lengths is None else x.masked_fill(~valid_steps(x, lengths).unsqueeze(-1), 0)
-
-
-def check_input(x: Tensor, *shape: str | int) -> None:
-    """Raise ``ValueError`` unless x has as many axes as ``shape``, none empty, and its last number of features."""
-    if x.ndim != len(shape) or x.shape[-1] != shape[-1] or 0 in x.shape[1:]:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"the layer's input must have shape ({wanted}); got {tuple(x.shape)}.")
-
-
-def reversed_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, L, H) with the steps of each sequence in the opposite order; padding stays behind the lengths (B,)."""
-    if lengths is None:
-        return x.flip(1)
-    step = torch.arange(x.shape[1], device=x.device)
-    last = check_lengths(lengths, *x.shape[:2]).to(x.device).long().unsqueeze(-1) - 1
-    return x.take_along_dim(torch.where(step <= last, last - step, step).unsqueeze(-1), dim=1)
 
 
 class FFTConvolution(nn.Module):

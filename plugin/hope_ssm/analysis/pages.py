@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hope_ssm.analysis.inspection import EPSILONS, LayerView
 from hope_ssm.hankel import numerical_rank
-from hope_ssm.lens.inspection import EPSILONS, LayerView
 
 COLOR = "#c1272d"
 STYLE = (

@@ -8,27 +8,27 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hope_ssm.workbench.data import arena, catalogue
+from hope_ssm.workbench.data import builtin, lra
 from hope_ssm.workbench.data.splits import Splits
 from hope_ssm.workbench.options import instantiate
 
 DATASETS: dict[str, Callable[..., Splits]] = {
-    "noisy-digits": catalogue.noisy_digits,
-    "mnist-5000": catalogue.small_mnist,
-    "noisy-mnist": catalogue.noisy_mnist,
-    "cifar": catalogue.sequential_cifar,
-    "noisy-cifar": catalogue.noisy_cifar,
-    "watch": catalogue.watch,
-    "delay": catalogue.delay,
-    "copying": catalogue.copying,
-    "adding": catalogue.adding,
-    "tones": catalogue.tones,
-    "listops": arena.listops,
-    "listops-small": arena.listops_small,
-    "imdb": arena.imdb,
-    "aan": arena.aan,
-    "pathfinder": arena.pathfinder,
-    "pathfinder-small": arena.pathfinder_small,
+    "noisy-digits": builtin.noisy_digits,
+    "mnist-5000": builtin.small_mnist,
+    "noisy-mnist": builtin.noisy_mnist,
+    "cifar": builtin.sequential_cifar,
+    "noisy-cifar": builtin.noisy_cifar,
+    "watch": builtin.watch,
+    "delay": builtin.delay,
+    "copying": builtin.copying,
+    "adding": builtin.adding,
+    "tones": builtin.tones,
+    "listops": lra.listops,
+    "listops-small": lra.listops_small,
+    "imdb": lra.imdb,
+    "aan": lra.aan,
+    "pathfinder": lra.pathfinder,
+    "pathfinder-small": lra.pathfinder_small,
 }
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import Evaluate, krylov
-from hope_ssm.frequency import laguerre_prefactor
-from hope_ssm.toeplitz import allpass_power, geometric_series, series_product, transposed_product
+from hope_ssm.ops.backends import Evaluate, krylov
+from hope_ssm.ops.frequency import laguerre_prefactor
+from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 
 
 def allpass_coefficient(sampling_period: Tensor) -> Tensor:

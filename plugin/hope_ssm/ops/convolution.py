@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm import backends
 from hope_ssm.checks import check_choice, check_positive_integer
-from hope_ssm.realization import feedthrough, input_vector, state_response
-from hope_ssm.transfer import check_system, sample_transfer_function
+from hope_ssm.ops import backends
+from hope_ssm.ops.realization import feedthrough, input_vector, state_response
+from hope_ssm.ops.transfer import check_system, sample_transfer_function
 
 TRUNCATIONS = ("exact", "none")
 
@@ -32,7 +32,7 @@ def convolution_kernel(
             about n / Δt samples at low frequencies.
         length: L, at least 1, odd or even.
         truncation: ``"exact"`` or ``"none"``.
-        backend: how to evaluate the transfer function, one of ``hope_ssm.backends.NAMES``.
+        backend: how to evaluate the transfer function, one of ``hope_ssm.ops.backends.NAMES``.
 
     Returns: (..., L) real, in the common dtype of the parameters (float32 at least).
 

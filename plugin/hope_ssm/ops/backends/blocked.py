@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.backends import full_precision
-from hope_ssm.frequency import allpass_nodes, warp_slope
+from hope_ssm.ops.frequency import allpass_nodes, warp_slope
+from hope_ssm.precision import full_precision
 
 
 def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:

@@ -23,7 +23,7 @@ from hope_ssm.hankel import (
 )
 from hope_ssm.kernels.hope import HopeKernel
 from hope_ssm.kernels.s4d import S4DKernel
-from hope_ssm.kernels.systems import modes, stepped_system
+from hope_ssm.kernels.to_state_space import modes, stepped_system
 
 EPSILONS = (1e-1, 1e-2, 1e-3, 1e-6)
 SAMPLES = 256  # of an impulse response, for the singular values of a kernel without steps

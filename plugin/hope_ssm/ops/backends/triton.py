@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hope_ssm.backends.polynomial import differentiable
-from hope_ssm.backends.systems import by_system
-from hope_ssm.frequency import frequency_grid
+from hope_ssm.ops.backends.batches import by_system
+from hope_ssm.ops.backends.polynomial import differentiable
+from hope_ssm.ops.frequency import frequency_grid
 
 # Frequencies and warps of a program: tuned on a GPU for every order and number of frequencies, once.
 CONFIGURATIONS = ((128, 4), (256, 4), (512, 4), (1024, 8))

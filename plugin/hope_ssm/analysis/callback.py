@@ -9,13 +9,13 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+from hope_ssm.analysis.inspection import kernel_singular_values, kernels
 from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.hankel import memory_length, numerical_rank
-from hope_ssm.kernels.systems import duplicate
-from hope_ssm.lens.inspection import kernel_singular_values, kernels
+from hope_ssm.kernels.to_state_space import duplicate
 
 
-class HankelLens(Callback):
+class HankelCallback(Callback):
     """Log ``hankel/LAYER/…`` to the run's loggers, over some features: medians of rank and memory, extremes of σ.
 
     rank: how many σ_k > ε σ_1; memory: steps that hold 99 % of the energy of the response; largest, smallest: σ.

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hope_ssm.workbench.models.convolution import without_padding
-from hope_ssm.workbench.models.layers import S4Block
+from hope_ssm.layers.padding import without_padding
+from hope_ssm.layers.s4block import S4Block
 
 
 class HopeLayer(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.backends.systems import by_system
-from hope_ssm.frequency import frequency_grid, warped_angle
+from hope_ssm.ops.backends.batches import by_system
+from hope_ssm.ops.frequency import frequency_grid, warped_angle
 
 
 def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:

@@ -32,10 +32,10 @@ from hope_ssm.checks import (
     nearest,
     option_names,
 )
-from hope_ssm.initialization import sampling_periods
-from hope_ssm.kernels.evaluation import KeptKernel
-from hope_ssm.kernels.rulings import Ruling, check_setting
-from hope_ssm.transfer import working_dtype
+from hope_ssm.kernels.cache import KernelCache
+from hope_ssm.kernels.initialization import sampling_periods
+from hope_ssm.kernels.optimizer_options import OptimizerOption, check_setting
+from hope_ssm.precision import working_dtype
 
 _logger = logging.getLogger("hope_ssm.kernels")
 
@@ -75,8 +75,8 @@ class SequenceKernel(nn.Module):
     """
 
     name = "kernel"
-    rulings: dict[str, Ruling]
-    idle_rulings: tuple[str, ...] = ()
+    optimizer_options: dict[str, OptimizerOption]
+    idle_optimizer_options: tuple[str, ...] = ()
     idle_options: frozenset[str] = frozenset()
 
     def __init__(
@@ -113,7 +113,7 @@ class SequenceKernel(nn.Module):
         dt_transform = "softplus" if dt_transform is None else dt_transform
         self.dt_transform = check_choice("dt_transform", dt_transform, TRANSFORMS)
         self.lr, self.wd = self._check_setting("lr", lr), self._check_setting("wd", wd)
-        self.kept = KeptKernel()
+        self.cache = KernelCache()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Give the constructor the signature of all it takes: what it passes on and is not idle, then its own."""
@@ -129,7 +129,7 @@ class SequenceKernel(nn.Module):
         cls.__signature__ = inspect.Signature([*named.values(), rest])
 
     def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
-        checked, idle = check_setting(option, setting, self.rulings.values(), self.idle_rulings)
+        checked, idle = check_setting(option, setting, self.optimizer_options.values(), self.idle_optimizer_options)
         for key in idle:
             self._say(f"{self.name}: {option}.{key} has no effect, there is no {key} to train.")
         return checked
@@ -152,8 +152,8 @@ class SequenceKernel(nn.Module):
 
     def register(self, name: str, tensor: Tensor) -> None:
         """Make ``tensor`` a parameter with its own optimizer options, or a buffer if it is frozen by ``lr``."""
-        ruling = self.rulings[name]
-        lr, wd = ruling.of(self.lr), ruling.of(self.wd)
+        option = self.optimizer_options[name]
+        lr, wd = option.of(self.lr), option.of(self.wd)
         tensor = tensor.to(torch.get_default_dtype())
         if lr == 0:
             self.register_buffer(name, tensor)

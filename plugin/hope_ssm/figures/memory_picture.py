@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hope_ssm.workbench.memory_experiment import Row
+from hope_ssm.figures.memory_experiment import Row
 
 COLORS = {"hope": "#c1272d", "s4d": "#0000a7"}
 

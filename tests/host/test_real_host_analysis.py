@@ -89,7 +89,7 @@ def test_kernels_that_only_the_host_has(host):
         import torch
         from omegaconf import OmegaConf
         from hope_ssm.hosts import checkpoints
-        from hope_ssm.lens.inspection import view
+        from hope_ssm.analysis.inspection import view
         from src.models.sequence.kernels import registry
         options = dict(d_state=6, dt_transform="exp", n_ssm=None)
         kernel = registry["dense"](d_model=3, channels=2, lr=None, verbose=False, **options)

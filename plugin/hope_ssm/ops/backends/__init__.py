@@ -11,7 +11,6 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -33,17 +32,17 @@ class Evaluate:
 
 
 MODULES = {
-    "blocked": "hope_ssm.backends.blocked",
-    "dense": "hope_ssm.backends.dense",
-    "keops": "hope_ssm.backends.keops",
-    "krylov": "hope_ssm.backends.krylov",
-    "triton": "hope_ssm.backends.triton",
+    "blocked": "hope_ssm.ops.backends.blocked",
+    "dense": "hope_ssm.ops.backends.dense",
+    "keops": "hope_ssm.ops.backends.keops",
+    "krylov": "hope_ssm.ops.backends.krylov",
+    "triton": "hope_ssm.ops.backends.triton",
 }
 _PACKAGES = {"keops": "pykeops", "triton": "triton"}
 NAMES = ("auto", *MODULES)
 _loaded: dict[str, Evaluate] = {}
 
-_logger = logging.getLogger("hope_ssm.backends")
+_logger = logging.getLogger("hope_ssm.ops.backends")
 
 
 def automatic(device: torch.device) -> str:
@@ -64,11 +63,6 @@ def check_available(name: str, device: torch.device) -> None:
         raise ValueError(
             f"backend='triton' must compute on a GPU; got {device.type}. backend='auto' computes everywhere."
         )
-
-
-def full_precision(device: torch.device) -> AbstractContextManager:
-    """Return a context in which autocast leaves matrix products on ``device`` in the precision of their factors."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def get(name: str, device: torch.device) -> Evaluate:

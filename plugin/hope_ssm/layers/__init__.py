@@ -1,0 +1,1 @@
+"""Torch modules for models of one's own; they import neither Hydra nor Lightning."""

@@ -1,0 +1,1 @@
+"""The mathematics as functions: frequencies, power series, transfer functions, state spaces, kernels."""
