@@ -198,7 +198,7 @@ class HopeBandsKernel(SequenceKernel):
         length, rate = self.kernel_length(L), self.check_rate(rate)
         state = None if state is None else self.check_state(state)
         with enough_memory(self.name, (self.channels, self.d_model, length), self._dtype()):
-            kernel = self.kept.get(self, (length, rate), lambda: self._samples(length, rate))
+            kernel = self.cache.get(self, (length, rate), lambda: self._samples(length, rate))
         return kernel, None if state is None else self._response(length, rate, state)
 
     def _samples(self, length: int, rate: float) -> Tensor:
