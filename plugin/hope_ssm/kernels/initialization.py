@@ -112,9 +112,9 @@ def band_starts(
     """ω_g = (g + u) s and Δt_g = width · s, with the spacing s = π n / (G T) of G bands that share out a window T.
 
     A band of n/(2G) complex stages can delay all frequencies within s/2 of its centre by about T/π steps, and those
-    at the centre by n/(2G Δt_g). A feature has its T and its u: log T from half the horizon to four times it, one of
-    each of ``count`` equal parts at random, so that few features have short and long ones too; u uniform on [0, 1].
-    s is at most π/G, where the bands cover every frequency.
+    at the centre by n/(2G Δt_g). A feature has its T and its u: log T from half the horizon to all of it, one at random
+    from each of ``count`` equal parts, so that few features have short and long ones too; u uniform on [0, 1]. s is at
+    most π/G, where the bands cover every frequency.
 
     Args:
         count: features; bands: G; n: real states a feature, 2G times the stages of a band.
@@ -131,7 +131,7 @@ def band_starts(
     else:
         position, offset = torch.rand(2, count, dtype=torch.float64)
         position = (torch.arange(count) + position) / count
-    window = horizon / 2 * 8**position
+    window = horizon / 2 * 2**position
     spacing = (math.pi * n / (bands * window)).clamp(max=math.pi / bands).unsqueeze(-1)
     centres = (torch.arange(bands, dtype=torch.float64) + offset.double().unsqueeze(-1)) * spacing
     lowest, highest = SAMPLING_PERIODS
