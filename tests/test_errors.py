@@ -10,15 +10,15 @@ import torch
 
 from hope_ssm import (
     HopeKernel,
-    backends,
     checks,
     convolution_kernel,
     hankel_matrix,
     hankel_singular_values,
-    initialization,
     transfer_function,
 )
 from hope_ssm.datasets.digits import digits
+from hope_ssm.kernels import initialization
+from hope_ssm.ops import backends
 from messages import WHOLE, exactly
 
 sampled = pytest.mark.parametrize("function", [transfer_function, convolution_kernel])

@@ -21,7 +21,7 @@ def test_error_for_skips(tmp_path):
     for name, source in SKIPPING.items():
         (tmp_path / name).write_text(source)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(__file__).parent / folder) for folder in (".", "helpers"))
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     plain, strict = (
         subprocess.run([*command, *flags, "."], cwd=tmp_path, env=environment, capture_output=True, text=True)

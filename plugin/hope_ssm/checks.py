@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from torch import Tensor
 # Where float32 carries the warp between sampling periods; beyond, squares of Δt under- or overflow.
 SAMPLING_PERIODS = (1e-8, 1e8)
 
+Choice = TypeVar("Choice")
 _said: set[str] = set()
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[Any]) -> str:
     """Return ``" Did you mean 'x'?"`` for the valid name closest to ``name``, or ``""`` if none is close."""
     close = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -31,13 +32,28 @@ def option_names(owner: Callable) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def check_choice(option: str, value: Any, valid: Iterable[str]) -> str:
+def check_choice(option: str, value: Any, valid: Iterable[Choice]) -> Choice:
     """Return ``value`` if it is one of ``valid``; otherwise raise ``ValueError`` naming the nearest valid one."""
     valid = list(valid)
     if value not in valid:
         listed = ", ".join(repr(v) for v in valid)
         raise ValueError(f"{option} must be one of {listed}; got {value!r}.{nearest(str(value), valid)}")
     return value
+
+
+def check_known(owner: str, names: Iterable[Any], valid: Iterable[str], kind: str = "option") -> None:
+    """Raise ``TypeError`` for the first name that is not valid; the nearest valid one is named.
+
+    Args:
+        owner: what has the options, in words.
+        names: the names that were given.
+        valid: the names that there are.
+        kind: what they are, ``"option"`` or ``"key"``.
+    """
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise TypeError(f"{owner} has no {kind} {name!r}; valid are {', '.join(valid)}.{nearest(name, valid)}")
 
 
 def check_positive_integer(option: str, value: Any) -> int:

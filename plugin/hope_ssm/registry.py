@@ -60,7 +60,8 @@ class Entry:
         except ImportError:
             return replace(self, summary="does not import")
         known = {key: getattr(kernel, key, None) for key in ("family", "parameters", "recurrent", "summary")}
-        return replace(self, **{key: value for key, value in known.items() if isinstance(value, (str, bool))})
+        said: dict[str, Any] = {key: value for key, value in known.items() if isinstance(value, (str, bool))}
+        return replace(self, **said)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a kernel built with the given options."""

@@ -37,7 +37,7 @@ class HankelCallback(Callback):
     @torch.no_grad()
     def look(self, model: nn.Module) -> dict[str, float]:
         """Return the values of all layers by name; the model stays as it is."""
-        values = {}
+        values: dict[str, float] = {}
         for name, kernel in kernels(model).items():
             kernel = duplicate(kernel)
             response = kernel(L=self.length)[0]

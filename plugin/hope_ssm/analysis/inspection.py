@@ -29,7 +29,7 @@ EPSILONS = (1e-1, 1e-2, 1e-3, 1e-6)
 SAMPLES = 256  # of an impulse response, for the singular values of a kernel without steps
 
 
-def kernels(model: nn.Module) -> dict[str, nn.Module]:
+def kernels(model: nn.Module) -> dict[str, Any]:
     """Return the convolution kernels of a model by the names of their layers, in the workbench and in state-spaces/s4.
 
     A kernel is what a layer calls ``kernel``, or has in a list of that name, and calls with ``L``.
@@ -50,7 +50,10 @@ def kernel_singular_values(kernel: nn.Module, response: Tensor, features: Tensor
     steps; of kernels without steps from the first samples of the response, with the sum of the moduli of the rest as
     the bound.
 
-    Args: kernel; response: (C, H, L), for the last of these; features: indices (F,).
+    Args:
+        kernel: any kernel with C channels.
+        response: (C, H, L), for the last of these.
+        features: indices (F,).
     """
     response = response[:, features].double()
     exact = response.new_zeros(response.shape[:-1])
@@ -110,9 +113,9 @@ def view(kernel: nn.Module, length: int = 1024) -> LayerView:
             "samples. Inspect a checkpoint from before the training diverged."
         )
     values, error, method = kernel_singular_values(kernel, response, torch.arange(response.shape[1]))
-    dt = getattr(kernel, "sampling_period", None)
-    dt = None if dt is None else dt.detach().double().cpu()
-    windows = kernel.n / dt if isinstance(kernel, HopeKernel) else None
+    period = getattr(kernel, "sampling_period", None)
+    dt = None if period is None else period.detach().double().cpu()
+    windows = kernel.n / dt if isinstance(kernel, HopeKernel) and dt is not None else None
     gains = torch.fft.rfft(response, n=2 * length).abs()
     name = getattr(kernel, "name", type(kernel).__name__)
     return LayerView(name, method, values, error, response, gains, memory_length(response), dt, windows)

@@ -12,8 +12,8 @@ import numpy as np
 
 from hope_ssm.analysis.inspection import EPSILONS, LayerView
 from hope_ssm.hankel import numerical_rank
+from hope_ssm.reporting.plots import HOPE_COLOR, pyplot, save
 
-COLOR = "#c1272d"
 STYLE = (
     "body{font:16px sans-serif;max-width:75em;margin:2em auto}img{width:100%}td,th{padding:.2em 1em;text-align:left}"
 )
@@ -21,20 +21,17 @@ STYLE = (
 
 def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     """Save six panels of one layer: singular values, ranks, responses, gains, memory, sampling periods."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, ((values, ranks, memory), (responses, gains, periods)) = pyplot.subplots(
+    figure, ((values, ranks, memory), (responses, gains, periods)) = pyplot().subplots(
         2, 3, figsize=(15, 8), layout="constrained"
     )
     sigma = layer.singular_values.flatten(0, 1).numpy()
     sigma = np.maximum(sigma / np.maximum(sigma[:, :1], 1e-300), 1e-17)
     order = np.arange(1, sigma.shape[1] + 1)
-    values.fill_between(order, sigma.min(0), sigma.max(0), color=COLOR, alpha=0.12, lw=0, label="all systems")
-    values.fill_between(order, *np.quantile(sigma, (0.25, 0.75), axis=0), color=COLOR, alpha=0.3, lw=0, label="half")
-    values.semilogy(order, np.median(sigma, axis=0), color=COLOR, label="median")
+    values.fill_between(order, sigma.min(0), sigma.max(0), color=HOPE_COLOR, alpha=0.12, lw=0, label="all systems")
+    values.fill_between(
+        order, *np.quantile(sigma, (0.25, 0.75), axis=0), color=HOPE_COLOR, alpha=0.3, lw=0, label="half"
+    )
+    values.semilogy(order, np.median(sigma, axis=0), color=HOPE_COLOR, label="median")
     values.set(title=f"Hankel singular values, from {layer.method}", xlabel="k", ylabel="σ_k / σ_1")
     values.legend(frameon=False)
     shown = [numerical_rank(layer.singular_values, epsilon).flatten().numpy() for epsilon in EPSILONS]
@@ -42,7 +39,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     ranks.set(title="ε-rank: how many σ_k > ε σ_1", xlabel="ε", ylim=(0, sigma.shape[1] + 1))
     steps = layer.memory.flatten().numpy()
     length = layer.responses.shape[-1]
-    memory.hist(steps, bins=min(30, len(steps)), color=COLOR)
+    memory.hist(steps, bins=min(30, len(steps)), color=HOPE_COLOR)
     memory.set(title="Memory: steps with 99 % of the energy", xlabel=f"steps, of {length}")
     chosen = [int(np.argsort(steps)[round(q * (len(steps) - 1))]) for q in (0, 0.5, 1)]
     for place, label in zip(chosen, ("shortest", "median", "longest"), strict=True):
@@ -62,11 +59,10 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     if layer.sampling_periods is None:
         periods.set_axis_off()
     else:
-        periods.hist(np.log10(layer.sampling_periods.numpy()), bins=30, color=COLOR)
+        periods.hist(np.log10(layer.sampling_periods.numpy()), bins=30, color=HOPE_COLOR)
         periods.set(title="Sampling periods", xlabel="log₁₀ Δt")
     figure.suptitle(f"{name} ({layer.kernel})")
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
+    save(figure, path, dpi=90)
 
 
 def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
@@ -76,8 +72,8 @@ def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
     for name, layer in layers.items():
         sigma = layer.singular_values
         middle = (f"{numerical_rank(sigma, epsilon).double().median():g}" for epsilon in EPSILONS)
-        dt = layer.sampling_periods
-        dt = "–" if dt is None else f"{dt.min():.2g} … {dt.max():.2g}"
+        periods = layer.sampling_periods
+        dt = "–" if periods is None else f"{periods.min():.2g} … {periods.max():.2g}"
         largest, memory = f"{sigma.max():.3g}", f"{layer.memory.double().median():g}"
         rows.append((name, layer.kernel, str(sigma.shape[-1]), *middle, largest, memory, dt))
     return rows

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,14 +75,14 @@ def _hope(backend: str, sizes: Sizes) -> Contender:
     return Contender(lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), reference)
 
 
-def _system(kernel: nn.Module) -> tuple[Tensor, Tensor]:
+def _system(kernel: Any) -> tuple[Tensor, Tensor]:
     """(h, Δt) of the first features of a HOPE kernel as they stand, in float64."""
     h, dt = kernel.markov_parameters[0, :CHECKED_FEATURES], kernel.sampling_period[:CHECKED_FEATURES]
     return h.detach().double(), dt.detach().double()
 
 
 def _published(sizes: Sizes) -> Contender:
-    kernel = _kernel("hope", sizes)
+    kernel: Any = _kernel("hope", sizes)
 
     def forward() -> Tensor:
         return algorithm_1(kernel.markov_parameters[0], kernel.sampling_period, sizes.length)
@@ -101,7 +102,7 @@ def _stepped(name: str, sizes: Sizes, **options: str | float) -> Contender:
 
 
 @torch.no_grad()
-def _impulse_response(kernel: nn.Module, sizes: Sizes) -> Tensor:
+def _impulse_response(kernel: Any, sizes: Sizes) -> Tensor:
     """The first samples of the kernel by its recurrence in float64, one step at a time."""
     exact = copy.deepcopy(kernel).double()
     state, outputs = exact.default_state(1), []

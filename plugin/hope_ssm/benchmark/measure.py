@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.benchmark.contenders import Contender
+from hope_ssm.reporting.timing import seconds
 
 TOLERANCES = {torch.float32: 1e-2, torch.float64: 1e-8}  # beyond, a contender is wrong and not timed
 FEWEST = 3  # repetitions, however long one takes
@@ -131,13 +131,11 @@ def in_turn(
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
     if device.type != "cuda":
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
+        return seconds(call)
     torch.empty(_CACHE_BYTES, dtype=torch.int8, device=device).zero_()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
     call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / 1e3

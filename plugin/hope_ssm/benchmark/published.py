@@ -13,7 +13,13 @@ def algorithm_1(markov_parameters: Tensor, sampling_period: Tensor, length: int)
 
     A dense (H, L, n) array of complex numbers, z by its angle 2·atan2(sin(θ/2), Δt·cos(θ/2)).
 
-    Args: markov_parameters (H, n), sampling_period (H,).  Returns: (H, L) real.
+    Args:
+        markov_parameters: (H, n).
+        sampling_period: (H,).
+        length: L.
+
+    Returns:
+        (H, L) real.
 
     Source: arXiv 2405.13975, Algorithm 1.
     """

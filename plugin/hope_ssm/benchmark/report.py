@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from hope_ssm.benchmark.measure import Row
-from hope_ssm.benchmark.run import exponent
+from hope_ssm.reporting.plots import pyplot, save
+from hope_ssm.reporting.tables import markdown_table
+from hope_ssm.reporting.timing import exponents
 
 HEADINGS = ("contender", "forward, ms", "forward + backward, ms", "over {}", "memory, MB", "error, t ≥ 1")
 
@@ -13,7 +16,7 @@ HEADINGS = ("contender", "forward, ms", "forward + backward, ms", "over {}", "me
 def table(rows: list[Row], baseline: str) -> str:
     """Medians with their quartiles; how often the baseline's time and memory go into theirs; notes on the absent."""
     base = next((row for row in rows if row.name == baseline and row.seconds), None)
-    lines = ["| " + " | ".join(HEADINGS).format(baseline) + " |", "|" + " --- |" * len(HEADINGS)]
+    lines = [[heading.format(baseline) for heading in HEADINGS]]
     for row in rows:
         if not row.absent:
             total = "forward+backward" if "forward+backward" in row.seconds else "step"
@@ -22,9 +25,9 @@ def table(rows: list[Row], baseline: str) -> str:
             wrong = "–" if row.error is None else f"{row.error:.0e}"
             first = _milliseconds(row, "forward") if "forward" in row.seconds else "–"
             memory = f"{row.memory / 1e6:.1f}" if row.memory is not None else "–"
-            lines.append("| " + " | ".join((row.name, first, both, ratio, memory, wrong)) + " |")
+            lines.append([row.name, first, both, ratio, memory, wrong])
     notes = [f"{row.name} {row.absent}." for row in rows if row.absent]
-    return "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "")
+    return markdown_table(lines) + ("\n\n" + "\n".join(notes) if notes else "")
 
 
 def _milliseconds(row: Row, what: str) -> str:
@@ -47,21 +50,18 @@ def growth(found: dict[int, list[Row]], symbol: str) -> str:
     """The fitted powers of a sweep, one line a contender."""
     time, memory = curves(found, "time"), curves(found, "memory")
     sizes = ", ".join(map(str, found))
-    rows = [
-        f"| {name} | {symbol}^{exponent(time[name]):.2f} | {symbol}^{exponent(memory[name]):.2f} |" for name in time
-    ]
-    head = f"| contender, {symbol} = {sizes} | time grows as | memory grows as |\n| --- | --- | --- |"
-    return "\n".join([head, *rows])
+    head = [f"contender, {symbol} = {sizes}", "time grows as", "memory grows as"]
+    rows = [[name, *(f"{symbol}^{_exponent(points[name]):.2f}" for points in (time, memory))] for name in time]
+    return markdown_table([head, *rows])
+
+
+def _exponent(points: dict[int, float]) -> float:
+    return float(exponents(list(points), list(points.values()))) if len(points) > 1 else math.nan
 
 
 def draw(sweeps: dict[str, dict[int, list[Row]]], title: str, path: Path) -> None:
     """Save time and memory of forward + backward against each swept size, log-log."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(sweeps), figsize=(6 * len(sweeps), 8), squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(2, len(sweeps), figsize=(6 * len(sweeps), 8), squeeze=False, layout="constrained")
     for column, (symbol, found) in enumerate(sweeps.items()):
         for panel, quantity, unit in ((axes[0][column], "time", "s"), (axes[1][column], "memory", "bytes")):
             for name, points in curves(found, quantity).items():
@@ -70,5 +70,4 @@ def draw(sweeps: dict[str, dict[int, list[Row]]], title: str, path: Path) -> Non
             panel.grid(alpha=0.3, which="both", lw=0.4)
     axes[0][0].legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)

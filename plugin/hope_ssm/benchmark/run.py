@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import platform
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from hope_ssm.benchmark.contenders import DTYPES, Sizes, make
@@ -20,9 +17,15 @@ def compare(
 ) -> list[Row]:
     """Check all contenders at ``sizes`` and time those that are right, in turn.
 
-    Args: names of contenders; repetitions and seconds: most of each, for every call of a contender.
+    Args:
+        names: of contenders.
+        sizes: what is computed.
+        repetitions: at most, of every call of a contender.
+        seconds: at most, for every call of a contender.
+        say: told what is being done.
     """
-    device, rows, everything = torch.device(sizes.device), [], {}
+    device, rows = torch.device(sizes.device), []
+    everything: dict[tuple[str, str], Callable[[], object]] = {}
     tolerance = TOLERANCES[DTYPES[sizes.dtype]]
     for name in names:
         say(f"checking {name}")
@@ -47,29 +50,12 @@ def compare(
     return rows
 
 
+def _at(sizes: Sizes, axis: str, value: Any) -> Sizes:
+    return replace(sizes, **{axis: value})
+
+
 def sweep(
     names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
 ) -> dict[int, list[Row]]:
-    """Return :func:`compare` at every value of ``axis`` (``"length"`` or ``"states"``)."""
-    return {
-        value: compare(names, replace(sizes, **{axis: value}), repetitions, seconds, lambda _: None) for value in values
-    }
-
-
-def exponent(points: dict[int, float]) -> float:
-    """The least-squares slope of log y against log x: y grows like x to this power."""
-    if len(points) < 2:
-        return math.nan
-    x, y = np.log(list(points)), np.log(list(points.values()))
-    return float(np.polyfit(x, y, 1)[0])
-
-
-def machine(device: str) -> str:
-    """What this runs on, in words."""
-    name = platform.processor() or platform.machine()
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    elif Path("/proc/cpuinfo").exists():
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    """Return ``compare`` at every value of ``axis`` (``"length"`` or ``"states"``)."""
+    return {value: compare(names, _at(sizes, axis, value), repetitions, seconds, lambda _: None) for value in values}

@@ -42,8 +42,9 @@ def run(arguments: list[str]) -> int:
     import torch
 
     from hope_ssm.benchmark import contenders, report
-    from hope_ssm.benchmark.run import compare, machine, sweep
+    from hope_ssm.benchmark.run import compare, sweep
     from hope_ssm.ops import backends
+    from hope_ssm.reporting.machine import machine
 
     if options.contenders == "list":
         print("\n".join(contenders.CONTENDERS))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,11 +38,10 @@ def run(arguments: list[str]) -> int:
             "pip install 'hope-ssm[workbench]'."
         ) from None
     from hope_ssm.figures import memory_experiment, memory_picture
+    from hope_ssm.reporting.machine import machine, quieten_lightning
     from hope_ssm.workbench.configuration import compose
 
-    for name in ("pytorch_lightning", "lightning.pytorch", "hope_ssm"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    quieten_lightning()
     config = compose([*memory_experiment.COMMON, *options.overrides])
     table = memory_experiment.rows()
     seeds = list(range(options.seeds))
@@ -54,7 +52,7 @@ def run(arguments: list[str]) -> int:
         everything = progress.add_task("all runs", total=len(table) * len(seeds))
         steps = progress.add_task("", total=1)
 
-        def tick(row: memory_experiment.Row, seed: int):
+        def tick(row: memory_experiment.Row, seed: int) -> Callable[[], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
             progress.reset(steps, description=f"{row.kernel}, Δt {row.setting}, seed {seed}: steps", total=None)
             return lambda: progress.advance(steps)
@@ -69,7 +67,7 @@ def run(arguments: list[str]) -> int:
         f"Handwritten digits (64 steps) followed by {l_noise} steps of noise, mean-pooled over the noise; "
         f"{config['model']['n_layers']} layers, d_model {config['model']['d_model']}, "
         f"{config['model']['layer']['d_state']} real states, {epochs} epochs, {options.seeds} seeds; "
-        f"mean ± sd; test accuracy of the best validation epoch. {seconds:.0f} s on {memory_experiment.machine()}."
+        f"mean ± sd; test accuracy of the best validation epoch. {seconds:.0f} s on {machine()}."
     )
     text = f"{head}\n\n{memory_experiment.markdown(table)}"
     (options.out / "table.md").write_text(text, encoding="utf-8")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import warnings
 from pathlib import Path
 
+from hope_ssm.reporting.machine import quieten_lightning
 from hope_ssm.workbench.evaluation import SPLITS, evaluate
 
 
@@ -24,9 +23,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
     parser.add_argument("--out", type=Path, help="write the metrics there as JSON")
     options = parser.parse_args(arguments)
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    quieten_lightning()
     metrics = evaluate(options.run, options.checkpoint, options.split, options.overrides)
     print("\n".join(f"{name:<24} {value:.4f}" for name, value in sorted(metrics.items())))
     if options.out is not None:

@@ -13,7 +13,7 @@ def run(arguments: list[str]) -> int:
     """Print one row a kernel."""
     parser = argparse.ArgumentParser(prog="hope kernels", description="Print every kernel installed here.")
     parser.parse_args(arguments)
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for entry in registry.kernels().values():
         entry = entry.described()
         recurrent = {True: "yes", False: "no", None: "–"}[entry.recurrent]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 from hope_ssm import registry
 from hope_ssm.checks import check_positive_integer
+from hope_ssm.reporting.tables import markdown_table
+from hope_ssm.reporting.timing import step_seconds
 
 HEADINGS = (
     "kernel",
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> int:
 
     import torch
 
-    rows = [HEADINGS]
+    rows: list[tuple[str, ...]] = [HEADINGS]
     for entry in registry.kernels().values():
         if not (entry := entry.described()).recurrent:
             continue
@@ -60,8 +61,7 @@ def run(arguments: list[str]) -> int:
                 *(timed if options.compile else [*timed, "–"]),
             )
         )
-    print("| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(HEADINGS))
-    print("\n".join("| " + " | ".join(row) + " |" for row in rows[1:]))
+    print(markdown_table(rows))
     print(
         f"\nH = {options.features}, n = {options.states}, batch 1, L = {options.length} (differences: H = 8), "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads."
@@ -116,26 +116,12 @@ def _microseconds(kernel: Any, repeats: int, compiled: bool) -> str:
 
     step: Callable = torch.compile(kernel.step) if compiled else kernel.step
     state, u = kernel.default_state(1), torch.randn(1, kernel.d_model)
-    (times,) = _timed([step], u, [state], repeats)
+    (times,) = step_seconds([step], u, [state], repeats)
     return _spread(times)
 
 
-def _timed(steps: list[Callable], u: Any, states: list[Any], repeats: int) -> list[list[float]]:
-    """Microseconds of ``repeats`` calls of each, taken in turns, after some to warm up."""
-    import torch
-
-    times: list[list[float]] = [[] for _ in steps]
-    with torch.no_grad():
-        for _ in range(repeats + 10):
-            for i, step in enumerate(steps):
-                start = time.perf_counter()
-                _, states[i] = step(u, states[i])
-                times[i].append(1e6 * (time.perf_counter() - start))
-    return [taken[10:] for taken in times]
-
-
 def _spread(times: list[float]) -> str:
-    lower, median, upper = statistics.quantiles(times, n=4)
+    lower, median, upper = statistics.quantiles([1e6 * value for value in times], n=4)
     return f"{median:.0f} ± {(upper - lower) / 2:.0f}"
 
 
@@ -162,7 +148,7 @@ def _compare_recurrences(features: int, states: int, repeats: int) -> str:
 
     u, width = torch.randn(1, features), 2 * (states // 2)
     start = [torch.zeros(1, features, states), torch.zeros(1, features, width)]
-    ours, theirs = _timed([torch.compile(hope), torch.compile(s4d)], u, start, repeats)
+    ours, theirs = step_seconds([torch.compile(hope), torch.compile(s4d)], u, start, repeats)
     passes = 0
     while 4**passes < states:
         passes += 1

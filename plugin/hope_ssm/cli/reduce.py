@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hope_ssm.checks import check_positive_integer, check_positive_number
+from hope_ssm.reporting.machine import quieten_lightning
 from hope_ssm.workbench.evaluation import SPLITS
 
 if TYPE_CHECKING:
@@ -38,9 +37,7 @@ def run(arguments: list[str]) -> int:
         check_positive_number("--tolerance", options.tolerance)
     else:
         check_positive_integer("--states", options.states)
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    quieten_lightning()
 
     from hope_ssm.hosts import checkpoints
     from hope_ssm.workbench.reduction import reduce_run
@@ -66,9 +63,9 @@ def _reduce_checkpoint(checkpoint: dict[str, Any], out: Path, tolerance: float |
     before = checkpoints.kernels(checkpoint)
     small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, states)
     times = [step_microseconds(k.d_model, k.float(), after[name].float()) for name, k in before.items()]
-    microseconds = tuple(map(sum, zip(*times, strict=True)))
-    metrics = reduction.evaluate(checkpoint), reduction.evaluate(small)
-    known = None if None in metrics else metrics
+    microseconds = tuple(float(sum(of_all)) for of_all in zip(*times, strict=True))
+    at_first, at_last = reduction.evaluate(checkpoint), reduction.evaluate(small)
+    known = None if at_first is None or at_last is None else (at_first, at_last)
     write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, microseconds))
     _print(layers, known, microseconds)
     print(f"{'checkpoint':<24} {out}")
@@ -102,7 +99,8 @@ def _print(
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     print("(orders: least … median … most of the layer's features; the last two columns: the worst of them)\n")
-    for name in sorted(metrics[0]) if metrics else ():
-        print(f"{name:<24} {metrics[0][name]:.4f} → {metrics[1][name]:.4f}")
+    at_first, at_last = metrics or ({}, {})
+    for name in sorted(at_first):
+        print(f"{name:<24} {at_first[name]:.4f} → {at_last[name]:.4f}")
     if microseconds is not None:
         print("{:<24} {:.0f} → {:.0f}".format("step, µs", *microseconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import resources
+from typing import Any
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.main import FULL_ERROR
@@ -27,7 +28,7 @@ def run(arguments: list[str]) -> int:
 
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         try:
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             command = ["hope", "train", *HydraConfig.get().overrides.task]
             metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
         except Exception as error:

@@ -16,7 +16,9 @@ class Adding(RandomDataset):
     Args:
         n: how many samples.
         l_max: steps, at least 2; the first half has ⌊l_max/2⌋.
-        seed, split, fixed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: see ``RandomDataset``.
+        split: see ``RandomDataset``.
+        fixed: see ``RandomDataset``.
 
     Samples: x (l_max, 2), y (1,), float32. Answering 1 always has a mean square error of 1/6.
 

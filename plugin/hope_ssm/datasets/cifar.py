@@ -79,11 +79,14 @@ class CIFAR10(RandomDataset):
     """Pairs (x (1024, d) float32 of mean 0 and standard deviation 1, class), d = 3, or 1 for grey images.
 
     Args:
-        images, classes: (N, d, 1024) uint8 and (N,).
-        permute: order of the pixels, see :func:`~hope_ssm.datasets.images.pixel_order`.
+        images: (N, d, 1024) uint8.
+        classes: (N,).
+        permute: order of the pixels, see ``pixel_order``.
         augment: crop at random after a symmetric padding of 4 pixels, and mirror every second image.
         tokenize: x as grey levels (1024,) int64, for an embedding.
-        seed, split, fixed: of the augmentation, see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: of the augmentation, see ``RandomDataset``.
+        split: of the augmentation, see ``RandomDataset``.
+        fixed: of the augmentation, see ``RandomDataset``.
     """
 
     def __init__(
@@ -140,8 +143,11 @@ def sequential_cifar(
 
     Args:
         seed: of the validation split and of the augmentation of the training images.
-        data_dir: see :func:`folder`.
-        grayscale, permute, augment, tokenize: see :class:`CIFAR10`; tokens need grey images.
+        data_dir: see ``folder``.
+        grayscale: see ``CIFAR10``; tokens need grey images.
+        permute: see ``CIFAR10``.
+        augment: see ``CIFAR10``.
+        tokenize: see ``CIFAR10``.
         val_split: share of the training images, above 0 and below 1.
 
     Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.

@@ -24,7 +24,9 @@ class Copying(RandomDataset):
         lag: instead, x of l_noise tokens and y_t = x_{t-M} (0 before the start), without blanks and questions.
         one_hot: x as vectors (L, n_tokens) of zeros and a one, not numbers (L,).
         reverse: the answers backwards (not with ``lag``).
-        seed, split, fixed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: see ``RandomDataset``.
+        split: see ``RandomDataset``.
+        fixed: see ``RandomDataset``.
 
     Samples: x (L,) int64 or (L, n_tokens) float32, with L = l_noise + 2M, or l_noise with ``lag``; y (M,) int64, or
     (l_noise,) with ``lag``.
@@ -76,7 +78,7 @@ class Copying(RandomDataset):
     def _memorized(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         y = generator.integers(1, self.n_tokens - 1, self.l_memorize)
         x = np.zeros(self.l_noise + 2 * self.l_memorize, dtype=np.int64)
-        places = slice(self.l_memorize)
+        places: slice | np.ndarray = slice(self.l_memorize)
         if self.variable:
             free = self.l_noise + self.l_memorize
             places = np.sort(generator.choice(free, self.l_memorize, replace=False))

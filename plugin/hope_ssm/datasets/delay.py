@@ -23,10 +23,13 @@ class Delay(RandomDataset):
     Args:
         n: how many samples.
         l_seq: steps, at least 3.
-        n_lag, l_lag: how many delays, and the shortest in steps (None: l_seq // n_lag); n_lag·l_lag at most l_seq.
+        n_lag: how many delays; n_lag·l_lag is at most l_seq.
+        l_lag: the shortest delay in steps; None means l_seq // n_lag.
         dt: time between steps.
         freq: highest frequency, from 1/(l_seq·dt) to 1/(2·dt).
-        seed, split, fixed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: see ``RandomDataset``.
+        split: see ``RandomDataset``.
+        fixed: see ``RandomDataset``.
 
     Samples: x (l_seq, 1), y (l_seq, n_lag), float32.
 

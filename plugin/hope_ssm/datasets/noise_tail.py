@@ -22,7 +22,9 @@ class NoiseTail(RandomDataset):
     Args:
         signals: data set of pairs (x (L, d), target); if it has ``set_epoch``, it is told the epoch too.
         l_noise: M, at least 1.
-        seed, split, fixed: of the noise, see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: of the noise, see ``RandomDataset``.
+        split: of the noise, see ``RandomDataset``.
+        fixed: of the noise, see ``RandomDataset``.
 
     Source: arXiv 2405.13975, the noise-padded sequential CIFAR-10 experiment.
     """

@@ -19,7 +19,7 @@ def check_seed(seed: Any) -> int:
     wanted = "seed must be a whole number from 0 to 2**63 - 1"
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"{wanted}; got {seed!r} ({type(seed).__name__}).")
-    if not 0 <= seed < 2**63:
+    if not 0 <= int(seed) < 2**63:
         raise ValueError(f"{wanted}; got {seed}.")
     return int(seed)
 
@@ -31,7 +31,7 @@ class RandomDataset(Dataset):
     word: under one key no two samples or epochs share a block, and seeds and splits are keys. So a sample does not
     depend on who asks for it, or when.
 
-    A data set that is not ``fixed`` changes from epoch to epoch. Whoever trains says which it is with :meth:`set_epoch`
+    A data set that is not ``fixed`` changes from epoch to epoch. Whoever trains says which it is with ``set_epoch``
     before each; until someone does, every access draws its own epoch from torch's generator (as a host that knows
     nothing of epochs needs).
 

@@ -40,7 +40,7 @@ class Tones(RandomDataset):
         *,
         l_seq: int = 512,
         l_tone: int = 64,
-        noise: float = 0.3,
+        noise: float = 1.0,
     ) -> None:
         super().__init__(seed, split, fixed)
         self.n = check_positive_integer("number of samples", n)

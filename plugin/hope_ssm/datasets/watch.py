@@ -23,7 +23,10 @@ N_SUBJECTS = 10
 class Recordings(Dataset):
     """Pairs (x (L, 6) float32, class 0 … 6) whose L differ.
 
-    Args: x: recordings; y: their classes; subjects: who wore the watch, 1 … 10.
+    Args:
+        x: recordings.
+        y: their classes.
+        subjects: who wore the watch, 1 … 10.
     """
 
     def __init__(self, x: list[Tensor], y: list[int], subjects: list[int]) -> None:
@@ -50,7 +53,8 @@ class _ArraysOnly(pickle.Unpickler):
 def read(file: BinaryIO) -> dict[str, Any]:
     """Return the mapping in a NumPy file of one object, which holds arrays, lists, texts and numbers alone.
 
-    Raises: pickle.UnpicklingError: it holds anything else.
+    Raises:
+        pickle.UnpicklingError: it holds anything else.
     """
     np.lib.format.read_magic(file)
     np.lib.format.read_array_header_1_0(file)
@@ -60,11 +64,11 @@ def read(file: BinaryIO) -> dict[str, Any]:
 @cache
 def _recordings() -> dict[str, Any]:
     package = importlib.util.find_spec("seglearn")
-    if package is None:
+    if package is None or package.origin is None:
         raise ImportError(
             "the watch recordings need seglearn, which is not installed: pip install 'hope-ssm[workbench]'."
         )
-    with Path(package.submodule_search_locations[0], "data", "watch_dataset.npy").open("rb") as file:
+    with Path(package.origin).with_name("data").joinpath("watch_dataset.npy").open("rb") as file:
         return read(file)
 
 
@@ -76,7 +80,8 @@ def watch(seed: int = 42, *, n_test: int = 2, n_val: int = 1) -> dict[str, Recor
 
     Args:
         seed: of the order of subjects.
-        n_test, n_val: subjects for test and validation, each at least 1 and together at most 9.
+        n_test: subjects for the test, at least 1; together with ``n_val`` at most 9.
+        n_val: subjects for validation, at least 1.
 
     Raises:
         ImportError: seglearn is not installed (extra ``workbench``).

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from hope_ssm import registry
-from hope_ssm.figures.claims import COLORS, HOPE_COLOR, band, spread
 from hope_ssm.hankel import memory_length
+from hope_ssm.reporting.plots import COLORS, HOPE_COLOR, band
+from hope_ssm.reporting.tables import mean_and_deviation
 
 CLAIM = "At equal sampling periods the memory of S4D decays, that of HOPE lasts for its window n/Δt"
 SEEDS = 5
@@ -59,7 +60,7 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     ]
     for name in result["envelopes"]:
         cells = [f"{_at(result, name, step):.2g}" for step in (half, late, LENGTH - 60)]
-        table.append([name, *cells, spread(result["memory_length"][name], 0)])
+        table.append([name, *cells, mean_and_deviation(result["memory_length"][name], 0)])
     return table
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from hope_ssm.reporting.tables import markdown_table, mean_and_deviation
+from hope_ssm.reporting.timing import median_seconds
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.reports.report import spread
 from hope_ssm.workbench.training import Run, train
 
 COMMON = ["experiment=hope/noisy-digits", "trainer.accelerator=cpu"]
@@ -45,9 +43,9 @@ class Row:
             self.setting,
             f"{self.kernel_parameters:,}",
             f"{self.parameters:,}",
-            spread(self.accuracies, 1, scale=100),
-            spread(self.steps_per_second, 1),
-            spread(self.kernel_milliseconds, 2),
+            mean_and_deviation(self.accuracies, 1, scale=100),
+            mean_and_deviation(self.steps_per_second, 1),
+            mean_and_deviation(self.kernel_milliseconds, 2),
         ]
 
 
@@ -98,6 +96,7 @@ def run(
 
 
 def _record(row: Row, result: Run, length: int) -> None:
+    assert result.history is not None  # there is one unless the run was a rehearsal
     kernels = [block.layer.layer.kernel for block in result.task.model.layers]
     row.accuracies.append(result.metrics["test/accuracy"])
     row.curves.append([epoch["val/accuracy"] for epoch in result.history.epochs])
@@ -116,26 +115,14 @@ def _record(row: Row, result: Run, length: int) -> None:
 
 def kernel_milliseconds(kernel: torch.nn.Module, length: int, repeats: int = 30) -> float:
     """Return the median wall time of one kernel, forward and backward, in milliseconds."""
-    times = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        kernel(L=length)[0].sum().backward()
-        times.append(1000 * (time.perf_counter() - start))
+
+    def call() -> None:
         kernel.zero_grad(set_to_none=True)
-    return statistics.median(times[3:])
+        kernel(L=length)[0].sum().backward()
+
+    return 1000 * median_seconds(call, repeats)
 
 
 def markdown(table: list[Row]) -> str:
     """Return the table in Markdown."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *(row.cells() for row in table)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def machine() -> str:
-    """Return what this ran on, in words."""
-    import platform
-
-    return (
-        f"torch {torch.__version__}, lightning {pl.__version__}, {torch.get_num_threads()} threads, "
-        f"{platform.machine()}, Python {platform.python_version()}"
-    )
+    return markdown_table([HEADINGS, *(row.cells() for row in table)]) + "\n"

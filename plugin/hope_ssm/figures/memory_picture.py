@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hope_ssm.figures.memory_experiment import Row
-
-COLORS = {"hope": "#c1272d", "s4d": "#0000a7"}
+from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
 
 
 def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
     """Save accuracy curves (mean and standard deviation over seeds) beside learned impulse responses.
 
-    Args: table: filled rows; l_signal: steps before the noise; length: steps in all; path: of the picture.
+    Args:
+        table: filled rows.
+        l_signal: steps before the noise.
+        length: steps in all.
+        path: of the picture.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure = pyplot.figure(figsize=(13, 5), layout="constrained")
+    figure = pyplot().figure(figsize=(13, 5), layout="constrained")
     grid = figure.add_gridspec(len(table), 2, width_ratios=[1, 1.2])
     axes = figure.add_subplot(grid[:, 0])
     for row in table:
         style = "-" if "fixed" in row.setting else "--"
         curves = 100 * np.array(row.curves)
-        epoch, mean, deviation = np.arange(1, curves.shape[1] + 1), curves.mean(0), curves.std(0)
-        axes.plot(epoch, mean, style, color=COLORS[row.kernel], label=f"{row.kernel}, Δt {row.setting}")
-        axes.fill_between(epoch, mean - deviation, mean + deviation, color=COLORS[row.kernel], alpha=0.15, lw=0)
+        color, label = KERNEL_COLORS[row.kernel], f"{row.kernel}, Δt {row.setting}"
+        band(axes, np.arange(1, curves.shape[1] + 1), curves, ls=style, color=color, label=label)
     axes.set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(0, 100), title="Digits followed by noise")
     axes.axhline(10, color="0.6", lw=0.8, ls=":")
     axes.legend(loc="best", frameon=False, fontsize=9)
 
-    panels = []
+    panels: list[Any] = []
     for place, row in enumerate(table):
         panel = figure.add_subplot(grid[place, 1], sharex=panels[0] if panels else None)
         panels.append(panel)
         response = np.array(row.impulse_response[1:])
-        panel.plot(np.arange(1, len(response) + 1), response / np.abs(response).max(), color=COLORS[row.kernel], lw=0.8)
+        panel.plot(
+            np.arange(1, len(response) + 1), response / np.abs(response).max(), color=KERNEL_COLORS[row.kernel], lw=0.8
+        )
         panel.axvspan(0, l_signal, color="0.85", lw=0)
         panel.axvline(length, color="0.5", lw=0.8)
         if row.window is not None:
@@ -52,5 +52,4 @@ def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
         "Learned impulse responses (first layer, feature of median Δt, t ≥ 1, over their maximum)", fontsize=10
     )
     panels[-1].set_xlabel("steps (grey: as long as the digit; grey line: the whole sequence)")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)

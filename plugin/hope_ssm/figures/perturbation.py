@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hope_ssm.figures.claims import COLORS, HOPE_COLOR, band, exponents
 from hope_ssm.hankel import (
     StateSpace,
     h_infinity_norm,
     markov_perturbation_bound,
     state_space_perturbation_bound,
 )
+from hope_ssm.reporting.plots import COLORS, HOPE_COLOR, band
+from hope_ssm.reporting.timing import exponents
 
 CLAIM = "A perturbation of h moves the transfer function by at most √n ‖δh‖, one of A without bound"
 SEEDS = 5
@@ -62,7 +63,7 @@ def measure(seeds: Iterable[int]) -> dict[str, Any]:
         step = SIZE * step / step.norm()
         of_h.append(float(h_infinity_norm(StateSpace.from_markov_parameters(step), TOLERANCE)))
         bound_of_h.append(float(markov_perturbation_bound(step)[0]))
-        found = {name: ([], []) for name in "ABC"}
+        found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in "ABC"}
         for real_part in REAL_PARTS:
             parts = diagonal_system(real_part)
             whole = _system(*parts)

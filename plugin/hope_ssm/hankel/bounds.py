@@ -14,8 +14,11 @@ def markov_perturbation_bound(difference: Tensor) -> Tensor:
 
     (G - G̃)(z) = Σ_k δh_k P(z)^{k+1} with |P| = 1 on the unit circle, so the gain is at most ‖δh‖₁ ≤ √n ‖δh‖₂.
 
-    Args: difference: δh, (..., n).
-    Returns: (...).
+    Args:
+        difference: δh, (..., n).
+
+    Returns:
+        (...).
 
     Source: Yu, Mahoney, Erichson, ICLR 2025 (arXiv 2405.13975), stability of the parameterization.
     """
@@ -36,8 +39,11 @@ def state_space_perturbation_bound(system: StateSpace, perturbed: StateSpace, to
         perturbed: of the same shapes.
         tolerance: of the H∞ norms in it, relative; the bound is raised by as much.
 
-    Returns: (...) float64.
-    Raises: ValueError: different shapes, more outputs, an unstable system.
+    Returns:
+        (...) float64.
+
+    Raises:
+        ValueError: different shapes, more outputs, an unstable system.
 
     Source: Hinrichsen, Pritchard, "Stability radius for structured perturbations", Systems & Control Letters 1986.
     """
@@ -51,8 +57,8 @@ def state_space_perturbation_bound(system: StateSpace, perturbed: StateSpace, to
     identity = torch.eye(system.A.shape[-1], dtype=system.A.dtype, device=system.A.device).expand_as(system.A)
     none = torch.zeros_like(system.B)
     reach = raised * h_infinity_norm(StateSpace(system.A, system.B, identity, none), tolerance)
-    observe = StateSpace(system.A.mH, system.C.squeeze(-2).conj().resolve_conj(), identity, none)
-    observe = raised * h_infinity_norm(observe, tolerance)
+    adjoint = StateSpace(system.A.mH, system.C.squeeze(-2).conj().resolve_conj(), identity, none)
+    observe = raised * h_infinity_norm(adjoint, tolerance)
     resolvent = raised * resolvent_norm(system.A, tolerance)
     dA = torch.linalg.matrix_norm(perturbed.A - system.A, ord=2)
     dB, dC = ((b - a).flatten(-k).norm(dim=-1) for a, b, k in ((system.B, perturbed.B, 1), (system.C, perturbed.C, 2)))

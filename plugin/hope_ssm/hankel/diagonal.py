@@ -16,8 +16,12 @@ def cauchy_factor(poles: Tensor, weights: Tensor) -> Tensor:
     for every Schur complement of W has that form again. Differences of given numbers, products and quotients only: no
     cancellation, so even tiny pivots have full relative accuracy. The largest pivot comes first.
 
-    Args: poles: λ, (..., n) inside the unit circle; weights: b, (..., n).
-    Returns: (..., n, n) complex, the columns in the order of the pivots.
+    Args:
+        poles: λ, (..., n) inside the unit circle.
+        weights: b, (..., n).
+
+    Returns:
+        (..., n, n) complex, the columns in the order of the pivots.
 
     Source: Gohberg, Kailath, Olshevsky, Math. Comp. 1995; Demmel, SIAM J. Matrix Anal. Appl. 1999.
     """
@@ -37,9 +41,16 @@ def diagonal_singular_values(poles: Tensor, B: Tensor, C: Tensor) -> Tensor:
 
     Modes in conjugate pairs count as two poles here: pass both.
 
-    Args: poles: λ, (..., n) complex; B, C (..., n).
-    Returns: (..., n) float64.
-    Raises: ValueError: a pole on or outside the unit circle, numbers that are not finite.
+    Args:
+        poles: λ, (..., n) complex.
+        B: (..., n).
+        C: (..., n).
+
+    Returns:
+        (..., n) float64.
+
+    Raises:
+        ValueError: a pole on or outside the unit circle, numbers that are not finite.
     """
     system = StateSpace.from_modes(poles, B, C.unsqueeze(-2), torch.zeros_like(C[..., :1]))  # for its checks
     if not (poles.abs() < 1).all():

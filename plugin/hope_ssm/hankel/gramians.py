@@ -16,9 +16,15 @@ def gramian_factor(A: Tensor, columns: Tensor) -> Tensor:
     The Gramian itself is never formed, so the small singular values of its factor keep their digits. The state space of
     Markov parameters is nilpotent: its sum ends, and F is exact.
 
-    Args: A (..., n, n); columns: B, (..., n, m).
-    Returns: (..., n, at most n).
-    Raises: ValueError: A is not stable.
+    Args:
+        A: (..., n, n).
+        columns: B, (..., n, m).
+
+    Returns:
+        (..., n, at most n).
+
+    Raises:
+        ValueError: A is not stable.
 
     Source: Smith, "Matrix equation XA + BX = C", SIAM J. Appl. Math. 1968; as factors, Penzl,
     SIAM J. Sci. Comput. 2000.
@@ -46,8 +52,11 @@ def state_space_singular_values(system: StateSpace) -> Tensor:
 
     W_c = R R* and W_o = L L* are the Gramians (square-root method); the error is some n·ε·σ_1, not its root.
 
-    Args: system: stable, any batch.
-    Returns: (..., n) float64; 0 beyond the rank of a factor.
+    Args:
+        system: stable, any batch.
+
+    Returns:
+        (..., n) float64; 0 beyond the rank of a factor.
     """
     reach = gramian_factor(system.A, system.B.unsqueeze(-1))
     observe = gramian_factor(system.A.mH, system.C.mH)
@@ -56,7 +65,11 @@ def state_space_singular_values(system: StateSpace) -> Tensor:
 
 
 def h2_norm(system: StateSpace) -> Tensor:
-    """‖G‖₂ = √(Σ_t k_t²) = √(‖D‖² + ‖C R‖²) with W_c = R R*.  Returns: (...) float64, over all outputs."""
+    """‖G‖₂ = √(Σ_t k_t²) = √(‖D‖² + ‖C R‖²) with W_c = R R*.
+
+    Returns:
+        (...) float64, over all outputs.
+    """
     reach = gramian_factor(system.A, system.B.unsqueeze(-1))
     energy = (system.C @ reach).abs().square().sum(dim=(-1, -2)) + system.D.abs().square().sum(-1)
     return energy.sqrt()

@@ -30,7 +30,14 @@ class _Circle:
             )
 
     def gain(self, angle: np.ndarray) -> np.ndarray:
-        """‖D + C (e^{iθ} - A)⁻¹ B‖₂ by back substitution.  Args: (K,).  Returns: (K,)."""
+        """‖D + C (e^{iθ} - A)⁻¹ B‖₂ by back substitution.
+
+        Args:
+            angle: θ, (K,).
+
+        Returns:
+            (K,).
+        """
         z = np.exp(1j * angle)
         x = np.empty((len(self.poles), len(z)), dtype=complex)
         for i in range(len(self.poles) - 1, -1, -1):
@@ -38,7 +45,14 @@ class _Circle:
         return np.linalg.norm(self.D[:, None] + self.C @ x, axis=0)
 
     def phase(self, angle: np.ndarray) -> np.ndarray:
-        """φ(θ) = Σ_j θ + 2 arg(1 - λ_j e^{-iθ}), from 0 to 2πn, increasing.  Args: (K,).  Returns: (K,)."""
+        """φ(θ) = Σ_j θ + 2 arg(1 - λ_j e^{-iθ}), from 0 to 2πn, increasing.
+
+        Args:
+            angle: θ, (K,).
+
+        Returns:
+            (K,).
+        """
         turned = np.exp(-1j * angle)
         phase = np.zeros_like(angle)
         for pole in self.poles:
@@ -50,7 +64,14 @@ class _Resolvent(_Circle):
     """(e^{iθ} - A)⁻¹ on the unit circle: as gain its spectral norm."""
 
     def gain(self, angle: np.ndarray) -> np.ndarray:
-        """1 / σ_min(e^{iθ} - A).  Args: (K,).  Returns: (K,)."""
+        """1 / σ_min(e^{iθ} - A).
+
+        Args:
+            angle: θ, (K,).
+
+        Returns:
+            (K,).
+        """
         shifted = np.exp(1j * angle)[:, None, None] * np.eye(len(self.poles)) - self.triangle
         return 1 / np.linalg.svd(shifted, compute_uv=False)[:, -1]
 
@@ -90,7 +111,8 @@ def h_infinity_norm(system: StateSpace, tolerance: float = 1e-6) -> Tensor:
         system: stable, any batch (a loop over it).
         tolerance: relative, above 0.
 
-    Returns: (...) float64.
+    Returns:
+        (...) float64.
 
     Source: Borwein, Erdélyi, "Sharp extensions of Bernstein's inequality to rational spaces", Mathematika 1996.
     """
@@ -106,8 +128,12 @@ def h_infinity_norm(system: StateSpace, tolerance: float = 1e-6) -> Tensor:
 def resolvent_norm(A: Tensor, tolerance: float = 1e-6) -> Tensor:
     """‖(z - A)⁻¹‖_∞ = max_θ 1/σ_min(e^{iθ} - A): 1 over the distance of A to the nearest matrix that is not stable.
 
-    Args: A: stable, (..., n, n) float64 or complex128; tolerance: as of ``h_infinity_norm``, whose proof holds here.
-    Returns: (...) float64.
+    Args:
+        A: stable, (..., n, n) float64 or complex128.
+        tolerance: as of ``h_infinity_norm``, whose proof holds here.
+
+    Returns:
+        (...) float64.
     """
     tolerance = check_positive_number("tolerance", tolerance)
     norms = []

@@ -15,8 +15,11 @@ RANK = 1e-13  # singular values below this times σ_1 are rounding: no state can
 def certificates(singular_values: Tensor) -> Tensor:
     """2 Σ_{k>r} σ_k for r = 0 … n: no balanced truncation to r states errs more in the H∞ norm.
 
-    Args: singular_values: descending, (..., n).
-    Returns: (..., n + 1), descending to 0.
+    Args:
+        singular_values: descending, (..., n).
+
+    Returns:
+        (..., n + 1), descending to 0.
 
     Source: Al-Saggaf, Franklin, "An error bound for a discrete reduced order model", IEEE TAC 1987; Glover 1984.
     """
@@ -25,7 +28,15 @@ def certificates(singular_values: Tensor) -> Tensor:
 
 
 def smallest_orders(singular_values: Tensor, tolerance: float) -> Tensor:
-    """The least r whose certificate is at most ``tolerance`` · σ_1.  Args: (..., n).  Returns: (...) whole numbers."""
+    """The least r whose certificate is at most ``tolerance`` · σ_1.
+
+    Args:
+        singular_values: descending, (..., n).
+        tolerance: above 0.
+
+    Returns:
+        (...) whole numbers.
+    """
     tolerance = check_positive_number("tolerance", tolerance)
     return (certificates(singular_values) > tolerance * singular_values[..., :1]).sum(-1)
 
@@ -39,7 +50,8 @@ def balanced_truncation(system: StateSpace, order: int) -> StateSpace:
         system: stable, not a batch: A (n, n), B (n,), C (C, n), D (C,).
         order: r, from 1 to the number of singular values above 1e-13 σ_1.
 
-    Raises: ValueError: more states than that, or an unstable system.
+    Raises:
+        ValueError: more states than that, or an unstable system.
 
     Source: Moore, IEEE TAC 1981; square-root method of Tombs, Postlethwaite, Int. J. Control 1987.
     """

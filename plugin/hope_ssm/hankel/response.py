@@ -15,8 +15,12 @@ def response_singular_values(response: Tensor, length: int) -> tuple[Tensor, Ten
     By Weyl's inequality no singular value of the whole response differs by more than that sum. k_0 is not in the
     Hankel operator: it is no memory.
 
-    Args: response: k_0, k_1, …, (..., K) real; length: L, cut to K - 1.
-    Returns: (..., L) and (...), in the dtype of the response.
+    Args:
+        response: k_0, k_1, …, (..., K) real.
+        length: L, cut to K - 1.
+
+    Returns:
+        (..., L) and (...), in the dtype of the response.
     """
     length = max(1, min(length, response.shape[-1] - 1))
     memory = response[..., 1:] if response.shape[-1] > 1 else torch.zeros_like(response)
@@ -24,14 +28,26 @@ def response_singular_values(response: Tensor, length: int) -> tuple[Tensor, Ten
 
 
 def numerical_rank(singular_values: Tensor, epsilon: float) -> Tensor:
-    """How many σ_k > ε σ_1.  Args: (..., n); epsilon above 0.  Returns: (...) whole numbers."""
+    """How many σ_k > ε σ_1.
+
+    Args:
+        singular_values: descending, (..., n).
+        epsilon: above 0.
+
+    Returns:
+        (...) whole numbers.
+    """
     return (singular_values > check_positive_number("epsilon", epsilon) * singular_values[..., :1]).sum(-1)
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
     """exp(-Σ_k p_k log p_k) with p_k = σ_k / Σ σ: from 1, one σ alone, to n, all equal; gradients are finite.
 
-    Args: (..., n), not all 0.  Returns: (...).
+    Args:
+        singular_values: (..., n), not all 0.
+
+    Returns:
+        (...).
 
     Source: Roy, Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
     """
@@ -42,8 +58,12 @@ def effective_rank(singular_values: Tensor) -> Tensor:
 def memory_length(response: Tensor, energy: float = 0.99) -> Tensor:
     """The least t with Σ_{1≤s≤t} k_s² ≥ ``energy`` · Σ_{s≥1} k_s²: steps that hold most of what is remembered.
 
-    Args: response: k_0, k_1, …, (..., K).
-    Returns: (...) whole numbers, 0 without memory, at most K - 1: then the response may go on beyond its samples.
+    Args:
+        response: k_0, k_1, …, (..., K).
+        energy: share of the energy, above 0 and below 1.
+
+    Returns:
+        (...) whole numbers, 0 without memory, at most K - 1: then the response may go on beyond its samples.
     """
     total = response[..., 1:].double().square().cumsum(-1)
     if not total.shape[-1]:

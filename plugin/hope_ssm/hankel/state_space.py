@@ -18,7 +18,8 @@ class StateSpace:
         C: (..., C, n).
         D: (..., C).
 
-    Raises: TypeError, ValueError: precision, shapes, numbers that are not finite.
+    Raises:
+        TypeError, ValueError: precision, shapes, numbers that are not finite.
     """
 
     A: Tensor
@@ -51,7 +52,8 @@ class StateSpace:
 
         The sampling period is an all-pass change of variable: it changes neither Hankel singular values nor H∞ norms.
 
-        Args: markov_parameters: h, (..., C, n).
+        Args:
+            markov_parameters: h, (..., C, n).
         """
         h = markov_parameters.double()
         n = h.shape[-1]
@@ -61,11 +63,18 @@ class StateSpace:
 
     @classmethod
     def from_modes(cls, poles: Tensor, B: Tensor, C: Tensor, D: Tensor) -> StateSpace:
-        """A = diag(λ).  Args: poles λ (..., n), B (..., n), C (..., C, n), D (..., C); complex or real."""
+        """A = diag(λ).
+
+        Args:
+            poles: λ (..., n), complex or real, like the others.
+            B: (..., n).
+            C: (..., C, n).
+            D: (..., C).
+        """
         complete = (part.to(torch.complex128) for part in (torch.diag_embed(poles), B, C, D))
         return cls(*complete)
 
-    def __getitem__(self, index: int | slice) -> StateSpace:
+    def __getitem__(self, index: int | slice | Tensor) -> StateSpace:
         """Return some of the systems."""
         return StateSpace(*(getattr(self, field.name)[index] for field in fields(self)))
 
@@ -79,7 +88,14 @@ class StateSpace:
         return StateSpace(A, B, C, self.D - other.D)
 
     def impulse_response(self, length: int) -> Tensor:
-        """k_0 = D, k_t = C A^{t-1} B.  Args: length: L.  Returns: (..., C, L)."""
+        """k_0 = D, k_t = C A^{t-1} B.
+
+        Args:
+            length: L.
+
+        Returns:
+            (..., C, L).
+        """
         samples, state = [self.D], self.B
         for _ in range(length - 1):
             samples.append((self.C @ state.unsqueeze(-1)).squeeze(-1))

@@ -26,7 +26,7 @@ from hope_ssm.kernels.s4 import S4Kernel
 from hope_ssm.kernels.s4d import DISCRETIZATIONS, S4DKernel
 
 # What the host's configuration, which its checkpoints hold, is made of; nothing here runs code when it is read.
-_CONFIGURATION = [
+_CONFIGURATION: list[Any] = [
     *(DictConfig, ListConfig, AnyNode, Metadata, ContainerMetadata),
     *(Any, defaultdict, dict, list, int, float, str, bool),
 ]
@@ -64,7 +64,8 @@ def is_layer(options: Mapping[str, Any]) -> bool:
 def layer_options(config: DictConfig) -> dict[str, Any]:
     """Return the options of the layer with the kernel, under ``mode`` or ``kernel``, from the host's configuration.
 
-    Raises: ValueError: no such layer, or several that are not alike.
+    Raises:
+        ValueError: no such layer, or several that are not alike.
     """
     found = [
         layer for layer in _mappings(OmegaConf.to_container(config["model"])) if layer.get("mode", layer.get("kernel"))
@@ -83,7 +84,7 @@ def _mappings(node: Any) -> Iterator[dict[str, Any]]:
         yield from _mappings(child)
 
 
-def kernels(checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
+def kernels(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the kernels of a checkpoint by the names of their layers, in evaluation mode.
 
     Kernels of this package are built as they are, S4D and S4 of the host as ours with the same systems. Any other needs

@@ -7,11 +7,12 @@ import importlib
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from hope_ssm.reporting.machine import git_state
 
 # Where the host's training starts, and what it imports by name while it builds a model.
 _ROOTS = ("train.py", "src/models/sequence/backbones/model.py", "src/models/sequence/modules/s4block.py")
@@ -54,13 +55,8 @@ def _at_least(distribution: str, *least: int) -> bool:
 
 def commit(host: Path) -> str | None:
     """Return the checkout's commit, short, with ``+`` if files are modified; None if git does not know it."""
-    git = ["git", "-C", str(host)]
-    try:
-        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=20)
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return None if name.returncode else name.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    state = git_state(host)
+    return None if state is None else state[0][:7] + "+" * state[1]
 
 
 def _file(host: Path, module: str) -> Path | None:
@@ -70,7 +66,7 @@ def _file(host: Path, module: str) -> Path | None:
 
 def _imported(file: Path, host: Path) -> set[str]:
     """Return the modules that a file imports unconditionally; for ``from a import b`` both ``a`` and ``a.b``."""
-    found = set()
+    found: set[str] = set()
     inside = file.relative_to(host).with_suffix("").parts
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):

@@ -36,11 +36,15 @@ def reduce_checkpoint(
     """Write a checkpoint for the host with every kernel reduced; return it, the kernels, and how good they are.
 
     Args:
-        checkpoint: of the host; kernels: its own, see ``checkpoints.kernels``.
+        checkpoint: of the host.
+        kernels: those of the checkpoint, see ``checkpoints.kernels``.
         out: the new file, for ``train.pretrained_model_path`` under the same overrides with those of ``overrides``.
-        tolerance, states: see :func:`hope_ssm.kernels.reduced.reduce_kernel`; the same for all layers.
+        tolerance: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
+        states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
 
-    Raises: FileExistsError: ``out`` is there.  NotImplementedError: a kernel without a recurrent mode.
+    Raises:
+        FileExistsError: ``out`` is there.
+        NotImplementedError: a kernel without a recurrent mode.
     """
     if os.path.exists(out):
         raise FileExistsError(f"out must be a new file; {str(out)!r} is there. Name another.")

@@ -58,7 +58,8 @@ def make_importable() -> None:
         importlib.invalidate_caches()
     if not _on_path():
         src = sys.modules.get("src")
-        other = f" ({src.__file__} is another package called src)" if getattr(src, "__file__", None) else ""
+        where = getattr(src, "__file__", None)
+        other = f" ({where} is another package called src)" if where else ""
         raise ImportError(
             "the host's package src must be importable; no checkout of state-spaces/s4 was found on sys.path"
             f"{other}. Start in the checkout or set {HOME} to it."
@@ -82,7 +83,9 @@ def register_kernels(module: ModuleType) -> None:
 def host_registry(name: str) -> type:
     """Return the class of the host's kernel called ``name``, with ours among them.
 
-    Raises: ImportError: no host.  ValueError: no such kernel.
+    Raises:
+        ImportError: no host.
+        ValueError: no such kernel.
     """
     try:
         register()

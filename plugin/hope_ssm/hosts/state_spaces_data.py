@@ -6,6 +6,7 @@ length: the kernels take any.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.datasets.digits import N_CLASSES, digits
 from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.mnist import sequential_mnist
@@ -26,27 +27,32 @@ from hope_ssm.datasets.tones import PAIRS, Tones
 
 def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) -> None:
     """Refuse options that no default names; the host's private ``__…`` keys pass."""
-    for key in options:
-        if key not in valid and not key.startswith("__"):
-            raise TypeError(
-                f"the data set {name} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
-            )
+    check_known(f"the data set {name}", [key for key in options if not key.startswith("__")], valid)
 
 
 class CheckedOptions:
     """A data set of the host that refuses unknown options; stands before the host's class."""
 
+    _name_: str
+    init_defaults: Any
+
     def __init__(self, _name_: str, data_dir: str | None = None, **options: Any) -> None:
         _check_options(self._name_, options, self.init_defaults)
-        super().__init__(_name_, data_dir=data_dir, **options)
+        super().__init__(_name_, data_dir=data_dir, **options)  # type: ignore[call-arg]  # the host's
 
 
 class WithNoise(CheckedOptions):
-    """Signals that :meth:`signals` returns, each followed by ``l_noise`` steps of uniform noise."""
+    """Signals that ``signals`` returns, each followed by ``l_noise`` steps of uniform noise."""
 
     d_input = 1
     d_output = N_CLASSES
     l_output = 0
+    l_noise: int
+    seed: int
+
+    def signals(self) -> Mapping[str, Dataset]:
+        """Return ``{"train", "val", "test"}``."""
+        raise NotImplementedError
 
     def setup(self) -> None:
         """Make the three sets: fresh noise in training, noise fixed by the seed in evaluation."""
@@ -64,7 +70,7 @@ class NoisyDigits(WithNoise, SequenceDataset):
         """Return the options with their defaults."""
         return {"l_noise": 448, "seed": 42}
 
-    def signals(self) -> dict[str, Dataset]:
+    def signals(self) -> Mapping[str, Dataset]:
         """Return the digits."""
         return digits(self.seed)
 
@@ -79,7 +85,7 @@ class NoisyMNIST(WithNoise, SequenceDataset):
         """Return the options with their defaults."""
         return {"l_noise": 784, "pool": 1, "permute": None, "seed": 42}
 
-    def signals(self) -> dict[str, Dataset]:
+    def signals(self) -> Mapping[str, Dataset]:
         """Return the images."""
         return sequential_mnist(self.seed, pool=self.pool, permute=self.permute)
 
@@ -116,8 +122,8 @@ class TonePairs(CheckedOptions, SequenceDataset):
     @property
     def init_defaults(self) -> dict[str, Any]:
         """Return the options with their defaults."""
-        sizes = {"n_train": 4000, "n_eval": 1000}
-        return {"l_seq": 512, "l_tone": 64, "noise": 0.3, "static": False, **sizes, "seed": 0}
+        sizes = {"n_train": 2000, "n_eval": 1000}
+        return {"l_seq": 512, "l_tone": 64, "noise": 1.0, "static": False, **sizes, "seed": 0}
 
     def setup(self) -> None:
         """Make the three sets: new samples at every access in training unless ``static``, fixed ones in evaluation."""

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from hope_ssm.checks import (
     check_choice,
     check_flag,
+    check_known,
     check_positive_integer,
     check_positive_number,
     log_once,
-    nearest,
     option_names,
 )
 from hope_ssm.kernels.cache import KernelCache
@@ -64,14 +64,16 @@ class SequenceKernel(nn.Module):
         d_model: H, the number of features.
         channels: C, kernels per feature (twice as many when the layer is bidirectional).
         l_max: longest kernel the layer asks for, or None; used when ``forward`` is called without ``L``.
-        dt_min, dt_max: range of the initial sampling periods, if the kernel has any; None means 0.001 and 0.1.
+        dt_min: least initial sampling period, if the kernel has any; None means 0.001.
+        dt_max: greatest initial sampling period; None means 0.1.
         dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized; None means the
             latter.
         n_ssm: independent copies of the tied parameters; must divide ``d_model``; None means ``d_model``.
         deterministic: no random numbers in the initialization.
-        lr, wd: learning rate and weight decay: a mapping by name, one number, or None (inherit).
+        lr: learning rate: a mapping by name, one number, or None (inherit).
+        wd: weight decay, likewise.
         verbose: whether to log options that have no effect.
-        options: what else the configuration passed; logged if it belongs to another kernel, refused if to none.
+        **options: what else the configuration passed; logged if it belongs to another kernel, refused if to none.
     """
 
     name = "kernel"
@@ -126,7 +128,7 @@ class SequenceKernel(nn.Module):
             if parameter.kind is parameter.KEYWORD_ONLY and (base is cls or parameter.name not in cls.idle_options)
         }
         rest = inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD, annotation=Any)
-        cls.__signature__ = inspect.Signature([*named.values(), rest])
+        cls.__signature__ = inspect.Signature([*named.values(), rest])  # type: ignore[attr-defined]
 
     def _check_setting(self, option: str, setting: Any) -> float | Mapping[str, float] | None:
         checked, idle = check_setting(option, setting, self.optimizer_options.values(), self.idle_optimizer_options)
@@ -140,15 +142,11 @@ class SequenceKernel(nn.Module):
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         """Log the options that belong to other kernels; raise ``TypeError`` for those that belong to none."""
-        valid = option_names(type(self))
-        for key in options:
-            if key not in self.idle_options:
-                raise TypeError(
-                    f"the {self.name} kernel has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
-                )
+        unknown = [key for key in options if key not in self.idle_options]
+        check_known(f"the {self.name} kernel", unknown, option_names(type(self)))
         idle = [f"{key}={value}" for key, value in options.items() if value is not None]
         if idle:
-            self._say(f"{self.name}: the S4 options {', '.join(idle)} have no effect.")
+            self._say(f"{self.name}: the options {', '.join(idle)} of other kernels have no effect.")
 
     def register(self, name: str, tensor: Tensor) -> None:
         """Make ``tensor`` a parameter with its own optimizer options, or a buffer if it is frozen by ``lr``."""

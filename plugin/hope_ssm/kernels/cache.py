@@ -26,7 +26,10 @@ class KernelCache:
     def get(self, module: nn.Module, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """Return ``compute()``, or a copy of what it gave for the same key and the same values.
 
-        Args: module: the kernel; key: whatever else the result depends on; compute: makes it.
+        Args:
+            module: the kernel.
+            key: whatever else the result depends on.
+            compute: makes it.
         """
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or hasattr(module, "parametrizations"):
             return compute()
@@ -60,7 +63,10 @@ def _same(before: list[Tensor], now: list[Tensor]) -> bool:
 def enough_memory(name: str, shape: Sequence[int], dtype: torch.dtype) -> Iterator[None]:
     """Turn torch's complaint that memory is short into a sentence with the size of the result.
 
-    Args: name: of the kernel; shape, dtype: of the result.
+    Args:
+        name: of the kernel.
+        shape: of the result.
+        dtype: of the result.
     """
     try:
         yield

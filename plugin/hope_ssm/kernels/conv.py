@@ -25,7 +25,7 @@ class ConvolutionKernel(SequenceKernel):
     Args:
         d_model: H features.
         l_max: number of samples.
-        channels, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: the convolution theorem alone; Fu et al., "Simple Hardware-Efficient Long Convolutions for Sequence
     Modeling", ICML 2023 (arXiv 2302.06646) study such kernels.
@@ -35,6 +35,8 @@ class ConvolutionKernel(SequenceKernel):
     optimizer_options = {"samples": OptimizerOption(("K", "samples"))}  # noqa: RUF012
     idle_optimizer_options = ("dt", "A", "B", "C")
     idle_options = STATE_SPACE_OPTIONS
+    l_max: int
+    samples: Tensor
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
@@ -52,8 +54,13 @@ class ConvolutionKernel(SequenceKernel):
     ) -> tuple[Tensor, Tensor | None]:
         """k_t for t < L.
 
-        Args: L: length, l_max if None; rate: 1, for there is no sampling period to change; state: None.
-        Returns: kernel (C, H, L), and None.
+        Args:
+            L: length, l_max if None.
+            rate: 1, for there is no sampling period to change.
+            state: None.
+
+        Returns:
+            kernel (C, H, L), and None.
         """
         self.check_no_rate(rate)
         if state is not None:

@@ -33,7 +33,8 @@ class DSSKernel(ModalKernel):
         d_state: n, even.
         variant: ``"exp"``, or ``"softmax"``, which needs l_max.
         init: as of S4D; the paper's is diag-legs.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: Gupta, Gu, Berant, "Diagonal State Spaces are as Effective as Structured State Spaces", NeurIPS 2022
     (arXiv 2203.14343).
@@ -73,6 +74,7 @@ class DSSKernel(ModalKernel):
         transition, B = zero_order_hold(poles, one, dt)
         if self.variant == "exp":
             return transition, B
+        assert self.l_max is not None  # the constructor has seen to it
         _, less_one = exponential(poles, self.l_max * dt)
         return transition, less_one.inverse()(B)
 

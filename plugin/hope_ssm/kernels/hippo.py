@@ -61,8 +61,12 @@ BASES = {"legs": legs, "legt": legt, "lagt": lagt, "fout": fout}
 def normal_modes(A: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues Λ and eigenvectors V of A + PᵀP = -d + a skew matrix, one of each conjugate pair (Im Λ ≥ 0).
 
-    Args: A (n, n) real with n even; P (rank, n) real.
-    Returns: Λ (n/2,), ascending in frequency, and V* (n/2, n), complex: x = 2 Re V z for the coefficients z = V*x.
+    Args:
+        A: (n, n) real with n even.
+        P: (rank, n) real.
+
+    Returns:
+        Λ (n/2,), ascending in frequency, and V* (n/2, n), complex: x = 2 Re V z for the coefficients z = V*x.
     """
     n, normal = len(A), A + P.T @ P
     frequency, vectors = scipy.linalg.eigh(-0.5j * (normal - normal.T))
@@ -74,12 +78,18 @@ def normal_modes(A: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def nplr(basis: str, n: int, rank: int) -> Matrices:
-    """A = V (Λ - Σ_r p_r p_r*) V*, p_r the rows of P, and B in the coordinates of V; the modes with Im Λ ≥ 0.
+    """A = V (Λ - Σ_r p_r p_rᴴ) Vᴴ, p_r the rows of P, and B in the coordinates of V; the modes with Im Λ ≥ 0.
 
-    Args: basis: of ``BASES``; n even; rank: rows of P; those beyond the basis' own are small numbers, random but
-        always the same, for training.
-    Returns: Λ (n/2,), P (rank, n/2), B (n/2,), complex.
-    Raises: ValueError: fewer rows than the basis has.
+    Args:
+        basis: of ``BASES``.
+        n: number of states, even.
+        rank: rows of P; those beyond the basis' own are small numbers, random but always the same, for training.
+
+    Returns:
+        Λ (n/2,), P (rank, n/2), B (n/2,), complex.
+
+    Raises:
+        ValueError: fewer rows than the basis has.
     """
     A, B, P = BASES[basis](n)
     if rank < len(P):
@@ -94,10 +104,16 @@ def timescales(dt_min: float | None, dt_max: float | None, l_max: int | None) ->
 
     For l_max = 1000 that is the paper's range from 0.001 to 0.1.
 
-    Args: dt_min: None: 1 / l_max; dt_max: None: 100 dt_min.
-    Raises: ValueError: dt_min is None and l_max is, too.
+    Args:
+        dt_min: least Δt; None means 1 / l_max.
+        dt_max: greatest Δt; None means 100 dt_min.
+        l_max: longest sequence, or None.
+
+    Raises:
+        ValueError: dt_min is None and l_max is, too.
     """
-    if dt_min is None and l_max is None:
-        raise ValueError("dt_min=null means 1 / l_max; got l_max=null. Give the kernel one of the two.")
-    dt_min = 1 / l_max if dt_min is None else dt_min
+    if dt_min is None:
+        if l_max is None:
+            raise ValueError("dt_min=null means 1 / l_max; got l_max=null. Give the kernel one of the two.")
+        dt_min = 1 / l_max
     return dt_min, 100 * check_positive_number("dt_min", dt_min) if dt_max is None else dt_max

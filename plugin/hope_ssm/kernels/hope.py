@@ -41,13 +41,15 @@ class HopeKernel(SequenceKernel):
         d_state: n, the number of Markov parameters and of real states a system.
         channels: C kernels a feature.
         l_max: longest kernel, or None.
-        dt_min, dt_max: range of the initial Δt (log-uniform), per sample, above 0; None: from ``horizon``.
+        dt_min: least initial Δt (they are log-uniform), per sample, above 0; None means: from ``horizon``.
+        dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
             None (``initialization.window_periods``).
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: independent sampling periods; divides d_model; None: one a feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
-        lr, wd: see above.
+        lr: see above.
+        wd: see above.
         init: distribution of h, one of ``hope_ssm.kernels.initialization.MARKOV_PARAMETERS``.
         init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
@@ -71,6 +73,8 @@ class HopeKernel(SequenceKernel):
     }
     idle_optimizer_options = ("A", "B")
     idle_options = S4_OPTIONS | {"init"}
+    markov_parameters: Tensor
+    raw_sampling_period: Tensor
 
     def __init__(
         self,
@@ -151,26 +155,35 @@ class HopeKernel(SequenceKernel):
             rate: relative sampling rate r: Δt becomes r·Δt.
             state: (B, H, n) or None.
 
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        Returns:
+            kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
         h, dt = self._system(rate)
-        evaluate = backends.get(self.backend, h.device)
+        backend = backends.get(self.backend, h.device)
         state = None if state is None else self.check_state(state).unsqueeze(1)
 
         def sample() -> Tensor:
             if self.noncausal:
-                return sample_noncausal_kernel(h, dt, length, evaluate)
-            return sample_kernel(h, dt, length, self.truncation, evaluate)
+                return sample_noncausal_kernel(h, dt, length, backend)
+            return sample_kernel(h, dt, length, self.truncation, backend)
 
         with enough_memory("hope", (*h.shape[:2], length), h.dtype):
             kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
         if state is None:
             return kernel, None
-        return kernel, realization.state_response(h, dt, state, length, evaluate)
+        return kernel, realization.state_response(h, dt, state, length, backend)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """y = C s + D_h u,  s ← A s + B u.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
+        """y = C s + D_h u,  s ← A s + B u.
+
+        Args:
+            u: (B, H).
+            state: (B, H, n).
+
+        Returns:
+            y (B, C, H), state (B, H, n).
+        """
         state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
         with full_precision(u.device):
@@ -178,7 +191,15 @@ class HopeKernel(SequenceKernel):
         return y.to(u.dtype), following.to(state.dtype)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
-        """A^L s + Σ_t A^{L-1-t} B u_t.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
+        """A^L s + Σ_t A^{L-1-t} B u_t.
+
+        Args:
+            u: (B, H, L).
+            state: (B, H, n).
+
+        Returns:
+            (B, H, n).
+        """
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
         return realization.forward_state(dt, u, state)

@@ -59,16 +59,26 @@ class HopeBandsKernel(SequenceKernel):
 
     Args:
         d_model: H features.
-        d_state: n real states a feature.
+        d_state: n real states per feature.
         bands: G, with 2G dividing n; 0 is HOPE; None: the most of 1 to 8.
         banded_share: of the features, from 0 to 1, rounded to whole features.
-        band_width: Δt_g at the start, over the spacing of the bands.
+        band_width: Δt_g at the start over the spacing of the bands; 0.16 makes the delay at a centre its window.
         band_scale: √E‖c‖² of a banded feature at the start.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
         horizon: steps of the longest sequence, for the windows of all features; None: l_max for the bands, and see
             ``initialization`` where that is None too.
-        dt_min, dt_max, init, init_scale: of the features that are HOPE, as there.
-        channels, l_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        dt_min: of the features that are HOPE, as there.
+        dt_max: likewise.
+        init: likewise.
+        init_scale: likewise.
+        channels: see ``SequenceKernel``, as for what follows.
+        l_max: see there.
+        dt_transform: see there.
+        n_ssm: independent Δt and ω of each kind, as many as it has features at most.
+        deterministic: see there.
+        lr: see above.
+        wd: see above.
+        verbose: see ``SequenceKernel``.
 
     Raises:
         TypeError, ValueError: an unknown option (the nearest valid one is named), a value outside its range.
@@ -98,7 +108,7 @@ class HopeBandsKernel(SequenceKernel):
         init_scale: float = 1.0,
         bands: int | None = None,
         banded_share: float = 0.5,
-        band_width: float = 0.1,
+        band_width: float = 0.15,
         band_scale: float = 1.0,
         centres: Sequence[float] | None = None,
         **shared: Any,
@@ -192,8 +202,13 @@ class HopeBandsKernel(SequenceKernel):
     ) -> tuple[Tensor, Tensor | None]:
         """k_t for t < L, and the response to a state s_0 if there is one.
 
-        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n) or None.
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        Args:
+            L: length, l_max if None.
+            rate: relative sampling rate.
+            state: (B, H, n) or None.
+
+        Returns:
+            kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length, rate = self.kernel_length(L), self.check_rate(rate)
         state = None if state is None else self.check_state(state)
@@ -221,7 +236,15 @@ class HopeBandsKernel(SequenceKernel):
         return self._joined(plain, banded, -2)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample.  Args: u (B, H), state (B, H, n).  Returns: y (B, C, H), state (B, H, n)."""
+        """One sample.
+
+        Args:
+            u: (B, H).
+            state: (B, H, n).
+
+        Returns:
+            y (B, C, H), state (B, H, n).
+        """
         state = self.check_inputs(u, state, "B, H")
         outputs: list[Tensor | None] = [None, None]
         states: list[Tensor | None] = [None, None]
@@ -237,7 +260,15 @@ class HopeBandsKernel(SequenceKernel):
         return self._joined(*outputs, -1), self._joined(*states, 1)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
-        """The state after a stretch of inputs.  Args: u (B, H, L), state (B, H, n).  Returns: (B, H, n)."""
+        """The state after a stretch of inputs.
+
+        Args:
+            u: (B, H, L).
+            state: (B, H, n).
+
+        Returns:
+            (B, H, n).
+        """
         state = self.check_inputs(u, state, "B, H, L")
         plain = banded = None
         if self.plain:

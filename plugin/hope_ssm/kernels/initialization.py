@@ -59,7 +59,8 @@ def markov_parameters(init: str, shape: tuple[int, ...], scale: float) -> Tensor
         shape: (..., n).
         scale: above 0.
 
-    Returns: ``shape``, in torch's default dtype.
+    Returns:
+        ``shape``, in torch's default dtype.
 
     Source: arXiv 2405.13975 initializes h at random with standard deviation between 1/(2√n) and 1/√n.
     """
@@ -74,8 +75,12 @@ def window_periods(n: int, horizon: int | None) -> tuple[float, float]:
     A window of 16 times the sequence is not too long: its first sixteenth holds the smooth part of the n functions
     P(z)^{k+1}, and what lies beyond the sequence is cut off exactly (docs/results.md has the measurements).
 
-    Args: n Markov parameters; horizon: steps of the longest sequence, or None for one of some hundred steps.
-    Returns: Δt_min, Δt_max; 0.01 and 0.3 without a horizon.
+    Args:
+        n: number of Markov parameters.
+        horizon: steps of the longest sequence, or None for one of some hundred steps.
+
+    Returns:
+        Δt_min, Δt_max; 0.01 and 0.3 without a horizon.
     """
     if horizon is None:
         return 0.01, 0.3
@@ -87,9 +92,14 @@ def window_periods(n: int, horizon: int | None) -> tuple[float, float]:
 def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic: bool = False) -> Tensor:
     """Δt drawn log-uniformly from [dt_min, dt_max]; evenly spaced in the logarithm when ``deterministic``.
 
-    Args: count; dt_min, dt_max: within ``checks.SAMPLING_PERIODS``; deterministic.
+    Args:
+        count: how many.
+        dt_min: least Δt, within ``checks.SAMPLING_PERIODS``.
+        dt_max: greatest Δt, within ``checks.SAMPLING_PERIODS``.
+        deterministic: no random numbers.
 
-    Returns: (count,) float64. One deterministic period is the geometric mean.
+    Returns:
+        (count,) float64. One deterministic period is the geometric mean.
     """
     dt_min, dt_max = check_positive_number("dt_min", dt_min), check_positive_number("dt_max", dt_max)
     if dt_min < SAMPLING_PERIODS[0] or dt_max > SAMPLING_PERIODS[1]:
@@ -111,18 +121,21 @@ def band_starts(
 ) -> tuple[Tensor, Tensor]:
     """ω_g = (g + u) s and Δt_g = width · s, with the spacing s = π n / (G T) of G bands that share out a window T.
 
-    A band of n/(2G) complex stages can delay all frequencies within s/2 of its centre by about T/π steps, and those
-    at the centre by n/(2G Δt_g). A feature has its T and its u: log T from half the horizon to all of it, one at random
-    from each of ``count`` equal parts, so that few features have short and long ones too; u uniform on [0, 1]. s is at
-    most π/G, where the bands cover every frequency.
+    The area 2π · n/(2G) of the delays of a band is that of T steps over its strip of width s. It delays the frequency at
+    its centre by n/(2G Δt_g) = T/(2π · width) steps. A feature has its T and its u: log T from half the horizon to all
+    of it, one at random from each of ``count`` equal parts, so that few features have short and long ones too; u uniform
+    on [0, 1]. s is at most π/G, where the bands cover every frequency.
 
     Args:
-        count: features; bands: G; n: real states a feature, 2G times the stages of a band.
+        count: how many features.
+        bands: G.
+        n: real states per feature, 2G times the stages of a band.
         horizon: steps of the longest sequence, 512 if None.
-        width: above 0.
+        width: above 0; 1/(2π) makes the delay at the centre T.
         deterministic: log T evenly spaced, u = 1/2.
 
-    Returns: ω in [0, π] and Δt, each (count, G) float64.
+    Returns:
+        ω in [0, π] and Δt, each (count, G) float64.
     """
     horizon = 512 if horizon is None else check_positive_integer("horizon", horizon)
     width = check_positive_number("band_width", width)

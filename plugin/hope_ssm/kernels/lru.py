@@ -30,9 +30,11 @@ class LRUKernel(ModalKernel):
     Args:
         d_model: H features.
         d_state: n, even.
-        r_min, r_max: the ring, 0 ≤ r_min < r_max ≤ 1.
+        r_min: inner radius of the ring, 0 ≤ r_min < r_max.
+        r_max: outer radius of the ring, at most 1.
         max_phase: the largest initial phase in radians a sample, above 0, at most 2π.
-        channels, l_max, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
+            ``SequenceKernel``.
 
     Source: Orvieto, Smith, Gu, Fernando, Gulcehre, Pascanu, De, "Resurrecting Recurrent Neural Networks for Long
     Sequences", ICML 2023 (arXiv 2303.06349).
@@ -49,6 +51,9 @@ class LRUKernel(ModalKernel):
     idle_optimizer_options = ("dt", "sampling_period")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
+    nu_log: Tensor
+    theta_log: Tensor
+    gamma_log: Tensor
 
     def __init__(
         self,

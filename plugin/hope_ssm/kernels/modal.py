@@ -31,7 +31,14 @@ class Diagonal:
     imaginary: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """f z.  Args: x (..., H, n).  Returns: the same shape."""
+        """f z.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         a, b = x.chunk(2, dim=-1)
         return torch.cat([self.real * a - self.imaginary * b, self.imaginary * a + self.real * b], dim=-1)
 
@@ -59,7 +66,15 @@ class Diagonal:
 
 
 def exponential(poles: Diagonal, dt: Tensor) -> tuple[Diagonal, Diagonal]:
-    """(e^{Δtλ}, e^{Δtλ} - 1), without loss of digits where Δtλ is small.  Args: poles λ (H, n/2), dt (H, 1)."""
+    """(e^{Δtλ}, e^{Δtλ} - 1), without loss of digits where Δtλ is small.
+
+    Args:
+        poles: λ, each part (H, n/2).
+        dt: Δt, (H, 1).
+
+    Returns:
+        both, each part (H, n/2).
+    """
     x, y = dt * poles.real, dt * poles.imaginary
     growth = torch.exp(x)
     rotated = growth * torch.sin(y)
@@ -68,7 +83,16 @@ def exponential(poles: Diagonal, dt: Tensor) -> tuple[Diagonal, Diagonal]:
 
 
 def zero_order_hold(poles: Diagonal, B: Tensor, dt: Tensor) -> tuple[Diagonal, Tensor]:
-    """Ā = e^{ΔtΛ} and B̄ = (Ā - 1)Λ⁻¹B, exact for piecewise constant inputs.  Args: B (H, n) in coordinates."""
+    """Ā = e^{ΔtΛ} and B̄ = (Ā - 1)Λ⁻¹B, exact for piecewise constant inputs.
+
+    Args:
+        poles: λ, each part (H, n/2).
+        B: (H, n) in coordinates.
+        dt: Δt, (H, 1).
+
+    Returns:
+        Ā, and B̄ (H, n) in coordinates.
+    """
     growth, less_one = exponential(poles, dt)
     return growth, less_one(poles.inverse()(B))
 
@@ -78,6 +102,10 @@ class ModalKernel(StateSpaceKernel):
 
     C and Δt are one a feature.
     """
+
+    A_real: Tensor
+    A_imag: Tensor
+    B: Tensor
 
     def register_modes(self, poles: Tensor) -> None:
         """Register Λ, (n/2,) or (n_ssm, n/2) complex, random C, and the sampling periods."""

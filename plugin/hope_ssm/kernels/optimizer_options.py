@@ -48,8 +48,14 @@ def check_setting(
 ) -> tuple[float | Mapping[str, float] | None, list[str]]:
     """Return ``lr`` or ``wd`` as numbers, and those of its keys that are set to no effect.
 
-    Args: option: its name; optimizer_options: of all parameters; idle: keys of parameters that other kernels have.
-    Raises: TypeError, ValueError: no numbers of at least 0; an unknown key, the nearest valid one is named.
+    Args:
+        option: ``"lr"`` or ``"wd"``.
+        setting: what the configuration gives: a number, a mapping by name, or None.
+        optimizer_options: of all parameters.
+        idle: keys of parameters that other kernels have.
+
+    Raises:
+        TypeError, ValueError: no numbers of at least 0; an unknown key, the nearest valid one is named.
     """
     if setting is None:
         return None, []
@@ -60,6 +66,6 @@ def check_setting(
     for key in setting:
         if key not in valid:
             raise ValueError(f"{option} has no key {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
-    checked = {key: None if value is None else check_rate(f"{option}.{key}", value) for key, value in setting.items()}
+    checked = {key: check_rate(f"{option}.{key}", value) for key, value in setting.items() if value is not None}
     ruled = {key: value for key, value in checked.items() if key in known}
-    return ruled, [key for key, value in checked.items() if key not in known and value is not None]
+    return ruled, [key for key in checked if key not in known]

@@ -42,7 +42,9 @@ class ReducedKernel(S4DKernel):
         d_model: H features.
         d_state: n, even.
         init: as of S4D.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        disc: ``"bilinear"``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: Moore, "Principal component analysis in linear systems", IEEE TAC 1981 (balanced truncation).
     """
@@ -50,6 +52,7 @@ class ReducedKernel(S4DKernel):
     name = "reduced"
     idle_options = S4DKernel.idle_options | {"horizon"}
     optimizer_options = {**S4DKernel.optimizer_options, "feedthrough": OptimizerOption(("D",), bare="never")}  # noqa: RUF012
+    feedthrough: Tensor
 
     def __init__(self, *, disc: str | None = "bilinear", **shared: Any) -> None:
         rule = check_choice("disc of the reduced kernel", "bilinear" if disc is None else disc, ("bilinear",))
@@ -57,7 +60,14 @@ class ReducedKernel(S4DKernel):
         self.register("feedthrough", torch.zeros(self.channels, self.d_model))
 
     def _read(self, state: Tensor) -> Tensor:
-        """2 Re Σ_j C_j s_j.  Args: (B, H, n/2).  Returns: (B, C, H)."""
+        """2 Re Σ_j C_j s_j.
+
+        Args:
+            state: (B, H, n/2).
+
+        Returns:
+            (B, C, H).
+        """
         C = torch.view_as_complex(self.C.to(torch.view_as_real(state).dtype).contiguous())
         return 2 * torch.einsum("chn,bhn->bch", C, state).real
 
@@ -66,20 +76,33 @@ class ReducedKernel(S4DKernel):
     ) -> tuple[Tensor, Tensor | None]:
         """k_t for t < L, and the response to a state s_0 if there is one.
 
-        Args: L: length, l_max if None; rate: relative sampling rate; state: (B, H, n/2) complex or None.
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        Args:
+            L: length, l_max if None.
+            rate: relative sampling rate.
+            state: (B, H, n/2) complex or None.
+
+        Returns:
+            kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         kernel, response = super().forward(L, rate, state)
         before = pad(kernel[..., :-1], (1, 0))
         impulse = pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
         kernel = (kernel + before) / 2 + impulse
-        if response is None:
+        if state is None or response is None:
             return kernel, None
         first = self._read(state).to(response.dtype).unsqueeze(-1)
         return kernel, (response + torch.cat([first, response[..., :-1]], dim=-1)) / 2
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u, y as above.  Args: u (B, H), state (B, H, n/2).  Returns: y (B, C, H), state."""
+        """s ← Ā s + B̄ u, y as above.
+
+        Args:
+            u: (B, H).
+            state: (B, H, n/2).
+
+        Returns:
+            y (B, C, H), state.
+        """
         working = u.to(working_dtype(self.C))
         y, after = super().step(working, state)
         y = (y + self._read(state).to(y.dtype)) / 2 + self.feedthrough.to(y.dtype) * working.unsqueeze(1)
@@ -89,7 +112,12 @@ class ReducedKernel(S4DKernel):
     def set_modes(self, feature: int, poles: Tensor, C: Tensor, D: Tensor, sampling_period: Tensor) -> None:
         """Give one feature its modes; what is left of n/2 becomes silent.
 
-        Args: poles: λ (m,), m ≤ n/2, Re λ < 0; C (C, m), with B = 1; D (C,); sampling_period: Δt.
+        Args:
+            feature: its index.
+            poles: λ (m,), m ≤ n/2, Re λ < 0.
+            C: (C, m), with B = 1.
+            D: (C,).
+            sampling_period: Δt.
         """
         m = len(poles)
         self.A_real[feature], self.A_imag[feature] = 0, 0
@@ -118,7 +146,8 @@ class ReducedKernel(S4DKernel):
         A, B = (1 + period * poles / 2) / (1 - period * poles / 2), period * B / (1 - period * poles / 2)
         D = self.feedthrough[:, feature].double() + (C * B).sum(-1).real
         C = C * (1 + A) / 2
-        return StateSpace.from_modes(*(torch.cat([part, part.conj()], dim=-1) for part in (A, B, C)), D)
+        A, B, C = (torch.cat([part, part.conj()], dim=-1) for part in (A, B, C))
+        return StateSpace.from_modes(A, B, C, D)
 
 
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
@@ -157,13 +186,21 @@ def _modes(system: StateSpace, period: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int | None) -> Tensor:
     """The order of every system, by a tolerance (of its certificate, over its σ_1) or one number for all.
 
-    Args: singular_values (H, n).  Returns: (H,), at least 1.
-    Raises: TypeError, ValueError: both or neither; more states than there are.
+    Args:
+        singular_values: (H, n).
+        tolerance: above 0, or None.
+        states: at least 1, or None.
+
+    Returns:
+        (H,), at least 1.
+
+    Raises:
+        TypeError, ValueError: both or neither; more states than there are.
     """
     if (tolerance is None) == (states is None):
         raise ValueError(f"either a tolerance or states must be given; got tolerance={tolerance}, states={states}.")
     n = singular_values.shape[-1]
-    if states is None:
+    if tolerance is not None:
         return smallest_orders(singular_values, tolerance).clamp(min=1)
     if check_positive_integer("states", states) > n:
         raise ValueError(f"states must be at most {n}, what the kernel has; got {states}.")

@@ -24,7 +24,14 @@ class Companion:
     coefficients: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
+        """Ā x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         return torch.cat([-(self.coefficients * x).sum(-1, keepdim=True), x[..., :-1]], dim=-1)
 
     def squares(self, count: int) -> list[Tensor]:
@@ -53,7 +60,8 @@ class RTFKernel(StateSpaceKernel):
             with which a begins to train at the second step.
         truncation: ``"exact"``; or ``"none"`` for the paper's convolution, of L roots of unity and with its
             wrap-around, in which b takes the place of b - b Ā^L: then there is neither state nor ``step``.
-        channels, l_max, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
+            ``SequenceKernel``.
 
     Source: Parnichkun et al., "State-Free Inference of State-Space Models: The Transfer Function Approach", ICML 2024
     (arXiv 2405.06147).
@@ -67,6 +75,8 @@ class RTFKernel(StateSpaceKernel):
     idle_optimizer_options = ("dt", "sampling_period", "B")
     idle_options = S4_OPTIONS | {"init", "dt_min", "dt_max", "dt_transform"}
     sampling_period = None
+    numerator: Tensor
+    denominator: Tensor
 
     def __init__(self, *, d_state: int = 64, init_scale: float = 1.0, truncation: str = "exact", **shared: Any) -> None:
         super().__init__(**shared)
@@ -81,7 +91,7 @@ class RTFKernel(StateSpaceKernel):
         self.register("numerator", init_scale * b)
 
     @property
-    def C(self) -> Tensor:  # noqa: N802, as in the equations
+    def C(self) -> Tensor:  # type: ignore[override]  # noqa: N802, as in the equations
         """The output row of the companion realization: b (C, H, n)."""
         return self.numerator
 

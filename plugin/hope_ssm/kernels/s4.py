@@ -26,7 +26,10 @@ class _Resolvent:
     Ā = 2 (1 - ΔtA/2)⁻¹ - 1. In coordinates A = Λ - 2WWᵀ, with W those of P; the conjugate modes give the 2. |D| ≥ 1 and
     the symmetric part of 1 + Δt WᵀN is at least 1, so neither inverse is ill-conditioned at any Δt.
 
-    Args: poles Λ; W (H, rank, n), rows; dt (H, 1).
+    Args:
+        poles: Λ.
+        W: (H, rank, n), rows.
+        dt: Δt, (H, 1).
     """
 
     def __init__(self, poles: Diagonal, W: Tensor, dt: Tensor) -> None:
@@ -37,11 +40,25 @@ class _Resolvent:
         self.left = torch.linalg.solve(core.mT, gain * (self.diagonal @ W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
 
     def solve(self, x: Tensor) -> Tensor:
-        """(1 - ΔtA/2)⁻¹ x.  Args: x (..., H, n).  Returns: the same shape."""
+        """(1 - ΔtA/2)⁻¹ x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         return self.diagonal(x) - contract("hrm,hrn,...hn->...hm", self.left, self.right, x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
+        """Ā x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         return 2 * self.solve(x) - x
 
     def squares(self, count: int) -> list[Tensor]:
@@ -66,9 +83,11 @@ class S4Kernel(ModalKernel):
         init: ``"legs"``, ``"legt"`` (of rank 2), ``"lagt"`` or ``"fout"`` (alias ``"fourier"``), see ``hippo``;
             ``"hippo"`` for legs in the first half of the n_ssm copies and fout in the second.
         rank: rows of P, at least as many as the basis needs.
-        dt_min, dt_max: None: 1 / l_max and 100 dt_min, so that the mean lags 1/Δt of legs, legt and fout cover the
+        dt_min: least initial Δt; None means 1 / l_max, so that the mean lags 1/Δt of legs, legt and fout cover the
             sequence (``hippo.timescales``).
-        channels, l_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        dt_max: greatest initial Δt; None means 100 dt_min.
+        **shared: ``channels``, ``l_max``, ``dt_transform``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``:
+            see ``SequenceKernel``.
 
     Source: Gu, Goel, Ré, "Efficiently Modeling Long Sequences with Structured State Spaces", ICLR 2022
     (arXiv 2111.00396); A = Λ - P P* from Goel, Gu, Donahue, Ré, ICML 2022 (arXiv 2202.09729);
@@ -85,6 +104,7 @@ class S4Kernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS - {"rank"}
+    P: Tensor
 
     def __init__(
         self,
@@ -114,7 +134,8 @@ class S4Kernel(ModalKernel):
                 f"{len(bases)}; got {self.n_ssm}."
             )
         found = zip(*(nplr(basis, self.n, self.rank) for basis in bases), strict=True)
-        return tuple(np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
+        poles, P, B = (np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
+        return poles, P, B
 
     def discretized(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""

@@ -63,7 +63,8 @@ DISCRETIZATIONS = ("zoh", "bilinear")
 def initial_poles(init: str | None, n: int, deterministic: bool = False) -> Tensor:
     """Λ (n/2,) of an initialization by its name, diag-lin if None.
 
-    Raises: ValueError: no such name, the nearest is named; a random one with ``deterministic``.
+    Raises:
+        ValueError: no such name, the nearest is named; a random one with ``deterministic``.
     """
     init = "diag-lin" if init is None else SHORT_INITS.get(str(init), init)
     make = INITS[check_choice("init", init, INITS)]
@@ -84,7 +85,8 @@ class S4DKernel(ModalKernel):
         init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``, or at random, the same for all
             features: ``"diag-rand"``, ``"diag-uniform"``.
         disc: ``"zoh"`` or ``"bilinear"``.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: Gu, Gupta, Goel, Ré, "On the Parameterization and Initialization of Diagonal State Space Models",
     NeurIPS 2022 (arXiv 2206.11893).

@@ -21,7 +21,14 @@ class RealDiagonal:
     entries: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """f x.  Args: x (..., H, n).  Returns: the same shape."""
+        """f x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         return self.entries * x
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -47,7 +54,8 @@ class S4DRealKernel(StateSpaceKernel):
     Args:
         d_model: H features.
         d_state: n real states, even or odd.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: S4D-Real of Gu, Gupta, Goel, Ré, NeurIPS 2022 (arXiv 2206.11893).
     """
@@ -60,6 +68,8 @@ class S4DRealKernel(StateSpaceKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS | {"init"}
+    A_log: Tensor
+    B: Tensor
 
     def __init__(self, *, d_state: int = 64, **shared: Any) -> None:
         super().__init__(**shared)

@@ -41,7 +41,8 @@ class StableKernel(ModalKernel):
         d_state: n, even.
         reparameterization: see above.
         init: as of S4D.
-        channels, l_max, dt_min, dt_max, dt_transform, n_ssm, deterministic, lr, wd, verbose: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
+            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
     Source: Wang, Li, "StableSSM: Alleviating the Curse of Memory in State-space Models through Stable
     Reparameterization", ICML 2024 (arXiv 2311.14495).
@@ -56,6 +57,7 @@ class StableKernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_options = S4_OPTIONS
+    A_weight: Tensor
 
     def __init__(
         self,

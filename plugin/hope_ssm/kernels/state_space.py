@@ -7,6 +7,7 @@ times its relative error. Axes: B batch, C channels, H features, L samples, n re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -35,10 +36,17 @@ class Transition(Protocol):
     """A real state matrix Ā (H, n, n), not necessarily as its entries."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Ā x.  Args: x (..., H, n).  Returns: the same shape."""
+        """Ā x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
         ...
 
-    def squares(self, count: int) -> list[Power]:
+    def squares(self, count: int) -> Sequence[Power]:
         """Ā, Ā², Ā⁴, …"""
         ...
 
@@ -51,11 +59,16 @@ def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
     return found
 
 
-def _krylov(squares: list[Power], vectors: Tensor, count: int) -> Tensor:
+def _krylov(squares: Sequence[Power], vectors: Tensor, count: int) -> Tensor:
     """(v, Āv, …, Ā^{count-1}v) by doubling.
 
-    Args: squares: Ā, Ā², Ā⁴, …, at least as many as doublings; vectors (H, n, K).
-    Returns: (H, n, count, K).
+    Args:
+        squares: Ā, Ā², Ā⁴, …, at least as many as doublings.
+        vectors: (H, n, K).
+        count: how many powers.
+
+    Returns:
+        (H, n, count, K).
     """
     size = vectors.shape[-1]
     for power in squares[: (count - 1).bit_length()]:
@@ -73,6 +86,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
 
     n: int
     C: Tensor
+    raw_sampling_period: Tensor
 
     @property
     def sampling_period(self) -> Tensor | None:
@@ -104,8 +118,13 @@ class StateSpaceKernel(SequenceKernel, ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """k_t for t < L, and C Ā^{t+1} s_0 if there is a state s_0 (the host's convention: update, then output).
 
-        Args: L: length, l_max if None; rate: relative sampling rate; state: as ``default_state(B)`` or None.
-        Returns: kernel (C, H, L) and state response (B, C, H, L) or None.
+        Args:
+            L: length, l_max if None.
+            rate: relative sampling rate.
+            state: as ``default_state(B)`` or None.
+
+        Returns:
+            kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
         with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
@@ -123,7 +142,14 @@ class StateSpaceKernel(SequenceKernel, ABC):
         rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-length // block)).to(dtype)
 
         def samples(vectors: Tensor) -> Tensor:
-            """C Āᵗ v for t < L.  Args: v (K, H, n).  Returns: (K, C, H, L)."""
+            """C Āᵗ v for t < L.
+
+            Args:
+                vectors: v, (K, H, n).
+
+            Returns:
+                (K, C, H, L).
+            """
             columns = _krylov(squares, vectors.permute(1, 2, 0), block).to(dtype)
             with full_precision(columns.device):
                 return torch.einsum("hnjc,hnik->kchji", rows, columns).flatten(-2)[..., :length]
@@ -131,7 +157,15 @@ class StateSpaceKernel(SequenceKernel, ABC):
         return samples(B.unsqueeze(0))[0], None if start is None else samples(transition(start))
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u,  y = C s.  Args: u (B, H), state as ``default_state(B)``.  Returns: y (B, C, H), state."""
+        """s ← Ā s + B̄ u,  y = C s.
+
+        Args:
+            u: (B, H).
+            state: as ``default_state(B)``.
+
+        Returns:
+            y (B, C, H), state.
+        """
         start = self.from_state(self.check_inputs(u, state, "B, H"))
         transition, B = self.discretized()
         after = transition(start) + B * u.unsqueeze(-1)
@@ -139,7 +173,15 @@ class StateSpaceKernel(SequenceKernel, ABC):
         return y.to(u.dtype), self.to_state(after, state.dtype)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
-        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.  Args: u (B, H, L), state.  Returns: the next state."""
+        """Ā^L s + Σ_t Ā^{L-1-t} B̄ u_t, by halves.
+
+        Args:
+            u: (B, H, L).
+            state: as ``default_state(B)``.
+
+        Returns:
+            the next state.
+        """
         after = self.from_state(self.check_inputs(u, state, "B, H, L")).permute(1, 2, 0)
         transition, B = self.discretized()
         length, dtype = u.shape[-1], working_dtype(self.C)

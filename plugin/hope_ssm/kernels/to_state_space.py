@@ -36,36 +36,42 @@ def stepped_system(kernel: nn.Module) -> StateSpace:
     A step is linear in (u, s) and features do not mix; a complex state counts as twice as many real ones. So this
     needs nothing but ``step`` and ``default_state``, whatever the kernel's own parameters are. In float64.
 
-    Args: kernel: with C channels and H features.
-    Returns: A (H, n, n), B (H, n), C (H, C, n), D (H, C).
+    Args:
+        kernel: with C channels and H features.
+
+    Returns:
+        A (H, n, n), B (H, n), C (H, C, n), D (H, C).
     """
-    kernel = duplicate(kernel).double()
-    kernel._setup_step()
-    shape = kernel.default_state(1).shape[1:]
-    per_feature = kernel.default_state(1)[0, 0].numel() * (2 if kernel.default_state(1).is_complex() else 1)
+    stepped: Any = duplicate(kernel).double()
+    stepped._setup_step()
+    shape = stepped.default_state(1).shape[1:]
+    per_feature = stepped.default_state(1)[0, 0].numel() * (2 if stepped.default_state(1).is_complex() else 1)
     batch = per_feature + 1
-    state = kernel.default_state(batch)
+    state = stepped.default_state(batch)
     is_complex = state.is_complex()
     flat = (torch.view_as_real(state) if is_complex else state).reshape(batch, shape[0], per_feature).clone()
     flat[:per_feature] = torch.eye(per_feature, dtype=flat.dtype, device=flat.device).unsqueeze(1)
     u = torch.zeros(batch, shape[0], dtype=flat.dtype, device=flat.device)
     u[-1] = 1
     state = torch.view_as_complex(flat.view(*state.shape, 2)) if is_complex else flat.view(state.shape)
-    y, after = kernel.step(u, state)
+    y, after = stepped.step(u, state)
     after = (torch.view_as_real(after) if is_complex else after).reshape(batch, shape[0], per_feature)
     after, y = after.double().movedim(0, -1), y.double().permute(2, 1, 0)  # (H, n, batch), (H, C, batch)
     return StateSpace(after[..., :-1], after[..., -1], y[..., :-1], y[..., -1])
 
 
 @torch.no_grad()
-def system(kernel: nn.Module) -> tuple[StateSpace, Tensor, Tensor]:
+def system(kernel: Any) -> tuple[StateSpace, Tensor, Tensor]:
     """The kernel's systems, the sampling period they are written down for, and the one the kernel has.
 
     HOPE is written down for a sampling period of 1, where it is Σ_k h_k z^{-(k+1)} exactly; the bilinear change to its
     own leaves Hankel singular values and H∞ norms alone. Other kernels are taken as they step.
 
-    Returns: the systems, τ (H,), Δt (H,), float64; Δt is 1 for kernels without one.
-    Raises: NotImplementedError: a kernel without a recurrent mode.
+    Returns:
+        the systems, τ (H,), Δt (H,), float64; Δt is 1 for kernels without one.
+
+    Raises:
+        NotImplementedError: a kernel without a recurrent mode.
     """
     if not callable(getattr(kernel, "step", None)) or not callable(getattr(kernel, "default_state", None)):
         raise NotImplementedError(
@@ -86,11 +92,13 @@ def modes(kernel: S4DKernel, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     (S4D answers after its update, k_t = C Aᵗ B for t ≥ 0: its Hankel operator begins with k_1 = (C A) B.)
 
-    Args: kernel: with C channels; features: indices (F,).
+    Args:
+        kernel: with C channels.
+        features: indices (F,).
     """
     transition, B = kernel.discretized()
     poles = torch.complex(transition.real, transition.imaginary)[features].cpu()
     B = torch.complex(*B[features].chunk(2, dim=-1)).cpu()
     C = torch.view_as_complex(kernel.C[:, features].double().contiguous()).cpu() * poles
-    whole = (torch.cat([part, part.conj()], dim=-1) for part in (poles.expand_as(C), B.expand_as(C), C))
-    return tuple(whole)
+    poles, B, C = (torch.cat([part, part.conj()], dim=-1) for part in (poles.expand_as(C), B.expand_as(C), C))
+    return poles, B, C

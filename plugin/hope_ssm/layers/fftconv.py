@@ -26,10 +26,11 @@ class FFTConvolution(nn.Module):
         d_model: H.
         kernel: name in the kernel registry.
         channels: C kernels a feature; the output has C·H features.
-        bidirectional, reverse_lag: see above.
+        bidirectional: see above.
+        reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
-        kernel_options: for the kernel's constructor.
+        **kernel_options: for the kernel's constructor.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class FFTConvolution(nn.Module):
             lengths: (B,) whole numbers, if the sequences end before L: what follows is not seen, and the state is
                 the one after the last step of each.
 
-        Returns: (B, L, C·H), and the next state or None.
+        Returns:
+            (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
         length, rate = x.shape[1], check_positive_number("rate", rate)
@@ -86,7 +88,8 @@ class FFTConvolution(nn.Module):
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
         n = length + kernel_length
         if self.bidirectional:
-            k = self._two_sided(*k.tensor_split(2), n)
+            forward, reverse = k.tensor_split(2)
+            k = self._two_sided(forward, reverse, n)
         k = self.drop_kernel(k)
         spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
         y = torch.fft.irfft(spectrum, n=n)[..., :length]
@@ -117,7 +120,16 @@ class FFTConvolution(nn.Module):
             )
 
     def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
-        """The state after the last step of each sequence.  Args: u (B, H, L).  Returns: (B, …)."""
+        """The state after the last step of each sequence.
+
+        Args:
+            u: (B, H, L).
+            state: before the first step, (B, …).
+            lengths: (B,), or None where all sequences have L steps.
+
+        Returns:
+            (B, …).
+        """
         after = self.kernel.forward_state(u, state)
         for length in [] if lengths is None else lengths.unique().tolist():
             if length < u.shape[-1]:
@@ -126,7 +138,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for :meth:`step`, as in the host; our kernels need none, they read their parameters."""
+        """Prepare the kernel for ``step``, as in the host; our kernels need none, they read their parameters."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)

@@ -19,9 +19,9 @@ class HopeLayer(nn.Module):
     Args:
         d_model: H.
         kernel: a name of ``hope kernels``.
-        options: of the block (activation, final_act, dropout, gate, bottleneck, …, see ``S4Block``), of the convolution
-            (bidirectional, channels, l_max, drop_kernel, see ``FFTConvolution``), and of the kernel (d_state, dt_min,
-            dt_max, init, lr, wd, …, see ``HopeKernel``).
+        **options: of the block (activation, final_act, dropout, gate, bottleneck, …, see ``S4Block``), of the
+            convolution (bidirectional, channels, l_max, drop_kernel, see ``FFTConvolution``), and of the kernel
+            (d_state, dt_min, dt_max, init, lr, wd, …, see ``HopeKernel``).
 
     Raises:
         TypeError, ValueError: an option that none of them has, or a value out of range.
@@ -39,10 +39,11 @@ class HopeLayer(nn.Module):
         Args:
             x: (B, L, H).
             lengths: (B,) whole numbers if the sequences end before L; what follows is not seen, and 0 in the outputs.
-            state: what :meth:`default_state`, an earlier chunk or an earlier step gave.
+            state: what ``default_state``, an earlier chunk or an earlier step gave.
             rate: relative sampling rate, 1 with a state.
 
-        Returns: (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
+        Returns:
+            (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
         """
         y, after = self.block(x, state=state, rate=rate, lengths=lengths)
         y = without_padding(y, lengths)
@@ -53,7 +54,7 @@ class HopeLayer(nn.Module):
         return self.block.step(x, state)
 
     def setup_step(self) -> None:
-        """Prepare for :meth:`step`; no need to with the kernels of this distribution, and safe at any time."""
+        """Prepare for ``step``; no need to with the kernels of this distribution, and safe at any time."""
         self.block.setup_step()
 
     def default_state(self, *batch_shape: int) -> Tensor:

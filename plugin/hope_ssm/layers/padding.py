@@ -9,7 +9,15 @@ from hope_ssm.checks import check_lengths
 
 
 def valid_steps(x: Tensor, lengths: Tensor) -> Tensor:
-    """Whether a step is the sequence's own and not padding.  Args: x (B, L, …); lengths (B,).  Returns: (B, L) bool."""
+    """Whether a step is the sequence's own and not padding.
+
+    Args:
+        x: (B, L, …).
+        lengths: (B,).
+
+    Returns:
+        (B, L) bool.
+    """
     lengths = check_lengths(lengths, *x.shape[:2]).to(x.device)
     return torch.arange(x.shape[1], device=x.device) < lengths.unsqueeze(-1)
 

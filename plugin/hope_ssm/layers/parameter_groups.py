@@ -15,8 +15,11 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     For any torch optimizer: ``AdamW(parameter_groups(model), lr=…, weight_decay=…)``; a group's own options win.
     Biases, norms and embeddings have no weight decay. Each group has the names of its parameters under ``names``.
 
-    Args: module: any module, with kernels in it or not.
-    Returns: groups with the keys params, names and, where they differ from the global ones, lr and weight_decay.
+    Args:
+        module: any module, with kernels in it or not.
+
+    Returns:
+        groups with the keys params, names and, where they differ from the global ones, lr and weight_decay.
     """
     undecayed = {
         id(parameter)

@@ -80,7 +80,8 @@ def make_linear(
     """x ↦ a(W x + b), (…, d_input) to (…, d_output).
 
     Args:
-        d_input, d_output: features.
+        d_input: features of x.
+        d_output: features of the result.
         activation: a; ``"glu"`` or ``"glu-<activation>"`` have twice as many rows in W; None for none.
         option: what the activation is called in a message.
         initializer: ``"uniform"``, ``"normal"`` (Kaiming's, with the gain of the activation), ``"xavier"``, ``"zero"``,

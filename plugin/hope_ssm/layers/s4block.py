@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest, option_names
+from hope_ssm.checks import check_choice, check_known, check_positive_integer, log_once, option_names
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.padding import check_input, without_padding
 from hope_ssm.layers.pointwise import make_activation, make_dropout, make_linear
@@ -37,10 +37,8 @@ def check_options(options: Mapping[str, Any], *owners: type) -> None:
     taken = [key for owner in owners for key in option_names(owner)]
     if not hasattr(owners[-1], "idle_options"):
         return  # another distribution's kernel, which says itself what it takes
-    for key in options:
-        if key not in taken and key not in owners[-1].idle_options:
-            valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
-            raise TypeError(f"the layer has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
+    valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
+    check_known("the layer", [key for key in options if key not in owners[-1].idle_options], valid)
 
 
 class S4Block(nn.Module):
@@ -53,16 +51,23 @@ class S4Block(nn.Module):
 
     Args:
         d_model: H.
-        mode, kernel: name of the kernel, under either key (the host's default key is ``mode``).
+        mode: name of the kernel, under the default key of the host; or
+        kernel: name of the kernel.
         layer: ``"fftconv"``.
-        activation, mult_act: see :func:`make_activation`.
-        bottleneck, gate: whole numbers, or None for none; bottleneck divides H.
-        gate_act, final_act: an activation's name, ``"glu"`` or ``"glu-<activation>"``; final_act None leaves out W.
+        activation: see ``make_activation``.
+        mult_act: see ``make_activation``.
+        bottleneck: a whole number that divides H, or None for none.
+        gate: a whole number, or None for none.
+        gate_act: an activation's name, ``"glu"`` or ``"glu-<activation>"``.
+        final_act: likewise; None leaves out W.
         postact: old name of final_act.
-        initializer, weight_norm: of all linear maps, see :func:`make_linear`.
-        dropout, tie_dropout: see :func:`make_dropout`.
-        init, measure: of the kernel; measure is the old name.
-        options: for :class:`FFTConvolution` and its kernel.
+        initializer: of all linear maps, see ``make_linear``.
+        weight_norm: of all linear maps, see ``make_linear``.
+        dropout: see ``make_dropout``.
+        tie_dropout: see ``make_dropout``.
+        init: of the kernel.
+        measure: old name of init.
+        **options: for ``FFTConvolution`` and its kernel.
 
     Source: Mehta, Gupta, Cutkosky, Neyshabur, "Long Range Language Modeling via Gated State Spaces", ICLR 2023
     (arXiv 2206.13947).
@@ -91,7 +96,8 @@ class S4Block(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if (mode is None) == (kernel is None):
+        name = kernel if mode is None else mode
+        if name is None or None not in (mode, kernel):
             raise ValueError(
                 f"the kernel must be named by mode or by kernel, not both; got mode={mode!r}, kernel={kernel!r}."
             )
@@ -99,8 +105,8 @@ class S4Block(nn.Module):
         final_act, init = renamed("postact", "final_act", postact, final_act), renamed("measure", "init", measure, init)
         if init is not None:
             options["init"] = init
-        check_options(options, S4Block, FFTConvolution, registry.get(mode or kernel))
-        linear = {"initializer": initializer, "weight_norm": weight_norm}
+        check_options(options, S4Block, FFTConvolution, registry.get(name))
+        linear: dict[str, Any] = {"initializer": initializer, "weight_norm": weight_norm}
         self.d_model = d_inner = check_positive_integer("d_model", d_model)
         self.input_linear: nn.Module = nn.Identity()
         if bottleneck is not None:
@@ -108,7 +114,7 @@ class S4Block(nn.Module):
                 raise ValueError(f"bottleneck must divide d_model={d_model}; got {bottleneck}.")
             d_inner = d_model // bottleneck
             self.input_linear = make_linear(d_model, d_inner, **linear)
-        self.layer = FFTConvolution(d_inner, mode or kernel, **options)
+        self.layer = FFTConvolution(d_inner, name, **options)
         self.activation, width = make_activation(activation), self.layer.d_output
         self.input_gate: nn.Module | None = None
         if gate is not None:
@@ -130,7 +136,7 @@ class S4Block(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in :class:`FFTConvolution`."""
+        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
         check_input(x, "batch", "length", self.d_model)
         x = without_padding(x, lengths)
         y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
@@ -144,7 +150,7 @@ class S4Block(nn.Module):
         return self.output_linear(self.drop(self.mult_activation(z)))
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for :meth:`step`; see :class:`FFTConvolution`."""
+        """Prepare the kernel for ``step``; see ``FFTConvolution``."""
         self.layer.setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,25 +18,50 @@ import torch
 from torch import Tensor
 
 from hope_ssm.ops.backends.krylov import slope
-from hope_ssm.ops.realization import allpass_coefficient, input_gain
+from hope_ssm.ops.frequency import allpass_coefficient, input_gain
 from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_product, toeplitz, transposed_product
 from hope_ssm.precision import full_precision
 
 
 def rotated(pairs: Tensor, angle: Tensor) -> Tensor:
-    """e^{iφ} z, with the cosine of a float64 φ.  Args: pairs z (2, ...), angle φ (...).  Returns: (2, ...)."""
+    """e^{iφ} z, with the cosine of a float64 φ.
+
+    Args:
+        pairs: z, (2, ...), real and imaginary parts.
+        angle: φ, (...).
+
+    Returns:
+        (2, ...).
+    """
     cosine, sine = (turn(angle.double()).to(pairs.dtype) for turn in (torch.cos, torch.sin))
     real, imaginary = pairs
     return torch.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine])
 
 
 def _angles(frequencies: Tensor, count: int, size: int = 1) -> Tensor:
-    """ω·size·j for j < count.  Args: (F, G).  Returns: (F, G, count) float64."""
+    """ω·size·j for j < count.
+
+    Args:
+        frequencies: ω, (F, G).
+        count: how many.
+        size: steps from one to the next.
+
+    Returns:
+        (F, G, count) float64.
+    """
     return frequencies.double().unsqueeze(-1) * (size * torch.arange(count, device=frequencies.device))
 
 
 def advance_series(periods: Tensor, order: int) -> Tensor:
-    """The series q of (w - a)/(1 - aw): one step of time is e^{iω} T(q).  Args: (F, G), m.  Returns: (F, G, m)."""
+    """The series q of (w - a)/(1 - aw): one step of time is e^{iω} T(q).
+
+    Args:
+        periods: Δt, (F, G).
+        order: m.
+
+    Returns:
+        (F, G, m) float64.
+    """
     a, gain = allpass_coefficient(periods), input_gain(periods)
     return torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, order)[..., : order - 1]], dim=-1)
 
@@ -47,7 +72,14 @@ def _tables(periods: Tensor, frequencies: Tensor, length: int, order: int) -> tu
     λ(i) = T(q)ⁱ (1, a, a², …), by doubling with dense matrices (faster than FFTs up to m = 64), in the dtype of Δt, of
     powers of q in float64.
 
-    Args: Δt, ω (F, G); L; m.  Returns: (2, F, G, b, m), (M, F, G, m, m).
+    Args:
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        length: L.
+        order: m.
+
+    Returns:
+        (2, F, G, b, m) and (M, F, G, m, m).
     """
     doublings = (length - 1).bit_length()
     powers = [advance_series(periods, order)]
@@ -104,12 +136,13 @@ def response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length:
         t λ_k = (1 - Δt²)/(4Δt) (k (λ_{k-1} + λ_k) + (k+1) (λ_k + λ_{k+1})) + (k (1 + Δt) + (k+1) (Δt - 1)) / 2 · λ_k.
 
     Args:
-        coefficients: c, (2, R, F, G, m).
+        coefficients: c, (2, R, F, G, m), real and imaginary parts of R responses.
         periods: Δt, (F, G).
         frequencies: ω, (F, G), radians a sample.
         length: L.
 
-    Returns: (R, F, L) in the dtype of ``periods``.
+    Returns:
+        (R, F, L) in the dtype of ``periods``.
     """
     c = coefficients.to(periods.dtype)
     if torch.compiler.is_compiling():
@@ -120,13 +153,28 @@ def response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length:
 def moments(inputs: Tensor, periods: Tensor, frequencies: Tensor, order: int) -> Tensor:
     """m_{g,k} = Σ_t u_t e^{iω_g t} λ_k(t; Δt_g), the adjoint of :func:`response` with conj m.
 
-    Args: inputs u (R, F, L); periods, frequencies (F, G); order m.  Returns: (2, R, F, G, m).
+    Args:
+        inputs: u, (R, F, L).
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        order: m.
+
+    Returns:
+        (2, R, F, G, m).
     """
     return _analysis(inputs, frequencies, *_tables(periods, frequencies, inputs.shape[-1], order))
 
 
 def _times_time(found: Tensor, dt: Tensor) -> Tensor:
-    """Σ_t u_t t e^{iωt} λ_k(t) for k < m from the moments m_0 … m_m.  Args: as ``krylov.slope``.  Returns: (..., m)."""
+    """Σ_t u_t t e^{iωt} λ_k(t) for k < m from the moments m_0 … m_m.
+
+    Args:
+        found: moments m_0 … m_m, (..., m + 1).
+        dt: broadcast against them.
+
+    Returns:
+        (..., m).
+    """
     order = torch.arange(1, found.shape[-1], dtype=found.dtype, device=found.device)
     rising = order * (found[..., 1:] + found[..., :-1])
     pairs = rising + torch.nn.functional.pad(rising[..., :-1], (1, 0))
@@ -166,13 +214,30 @@ class _Response(torch.autograd.Function):
 
 
 def input_scale(periods: Tensor) -> Tensor:
-    """√(1 - a²) = 2√Δt / (1 + Δt), float64: what makes the functions λ_k orthonormal."""
+    """√(1 - a²) = 2√Δt / (1 + Δt), float64: what makes the functions λ_k orthonormal.
+
+    Args:
+        periods: Δt, (...).
+
+    Returns:
+        (...) float64.
+    """
     dt = periods.double()
     return 2 * dt.sqrt() / (1 + dt)
 
 
 def advance(states: Tensor, periods: Tensor, frequencies: Tensor, steps: int) -> Tensor:
-    """A^L x, float64.  Args: x (2, R, F, G, m); periods, frequencies (F, G); steps L.  Returns: the same shape."""
+    """A^L x, float64.
+
+    Args:
+        states: x, (2, R, F, G, m).
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        steps: L.
+
+    Returns:
+        (2, R, F, G, m) float64.
+    """
     power = allpass_power(periods.double(), steps, states.shape[-1])
     return rotated(series_product(power, states.double()), (steps * frequencies.double()).unsqueeze(-1))
 
@@ -180,7 +245,15 @@ def advance(states: Tensor, periods: Tensor, frequencies: Tensor, steps: int) ->
 def state_response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, states: Tensor, length: int) -> Tensor:
     """Re Σ_g c_gᵀ A^{t+1} x_g for t < L: a response again, with the coefficients T((I - aS) A x)ᵀ c.
 
-    Args: c (2, C, F, G, m); periods, frequencies (F, G); states x (2, B, F, G, m).  Returns: (B, C, F, L).
+    Args:
+        coefficients: c, (2, C, F, G, m).
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        states: x, (2, B, F, G, m).
+        length: L.
+
+    Returns:
+        (B, C, F, L).
     """
     first = advance(states, periods, frequencies, 1)
     a = allpass_coefficient(periods).unsqueeze(-1)
@@ -193,13 +266,33 @@ def state_response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, s
 
 
 def kernel(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length: int) -> Tensor:
-    """k_t for t < L.  Args: c (2, C, F, G, m); periods, frequencies (F, G).  Returns: (C, F, L)."""
+    """k_t for t < L.
+
+    Args:
+        coefficients: c, (2, C, F, G, m).
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        length: L.
+
+    Returns:
+        (C, F, L).
+    """
     scale = input_scale(periods).unsqueeze(-1).to(periods.dtype)
     return response(scale * coefficients, periods, frequencies, length)
 
 
 def forward_state(periods: Tensor, frequencies: Tensor, inputs: Tensor, states: Tensor) -> Tensor:
-    """A^L x + Σ_t A^{L-1-t} B u_t, float64.  Args: inputs (B, F, L), states (2, B, F, G, m).  Returns: as states."""
+    """A^L x + Σ_t A^{L-1-t} B u_t, float64.
+
+    Args:
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        inputs: u, (B, F, L).
+        states: x, (2, B, F, G, m).
+
+    Returns:
+        (2, B, F, G, m) float64.
+    """
     driven = moments(inputs.flip(-1).to(periods.dtype), periods, frequencies, states.shape[-1])
     return input_scale(periods).unsqueeze(-1) * driven + advance(states, periods, frequencies, inputs.shape[-1])
 
@@ -209,8 +302,15 @@ def step(
 ) -> tuple[Tensor, Tensor]:
     """x ← A x + B u,  y = Re Σ_g c_gᵀ x_g, float64.
 
-    Args: c (2, C, F, G, m); periods, frequencies (F, G); inputs u (B, F); states x (2, B, F, G, m).
-    Returns: y (B, C, F) and the next states.
+    Args:
+        coefficients: c, (2, C, F, G, m).
+        periods: Δt, (F, G).
+        frequencies: ω, (F, G), radians a sample.
+        inputs: u, (B, F).
+        states: x, (2, B, F, G, m).
+
+    Returns:
+        y (B, C, F) and the next states (2, B, F, G, m), float64.
     """
     order = states.shape[-1]
     matrix, a = toeplitz(advance_series(periods, order)), allpass_coefficient(periods)

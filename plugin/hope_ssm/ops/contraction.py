@@ -12,6 +12,8 @@ def contract(equation: str, *tensors: Tensor) -> Tensor:
 
     torch.compile cannot trace opt_einsum; while it traces, torch.einsum takes the same equation.
 
-    Args: equation: as of ``torch.einsum``; tensors: one a term.
+    Args:
+        equation: as of ``torch.einsum``.
+        *tensors: one a term.
     """
     return (torch.einsum if torch.compiler.is_compiling() else opt_einsum.contract)(equation, *tensors)

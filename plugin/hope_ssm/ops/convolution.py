@@ -34,7 +34,8 @@ def convolution_kernel(
         truncation: ``"exact"`` or ``"none"``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.ops.backends.NAMES``.
 
-    Returns: (..., L) real, in the common dtype of the parameters (float32 at least).
+    Returns:
+        (..., L) real, in the common dtype of the parameters (float32 at least).
 
     Raises:
         TypeError: complex or integer parameters, a length that is not a whole number.
@@ -48,16 +49,16 @@ def convolution_kernel(
     return sample_kernel(h, dt, length, truncation, backends.get(backend, h.device))
 
 
-def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, evaluate: backends.Evaluate) -> Tensor:
-    """The kernel of a checked system, without looking at its values; shapes as in :func:`convolution_kernel`."""
+def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, backend: backends.Backend) -> Tensor:
+    """The kernel of a checked system, without looking at its values; shapes as in ``convolution_kernel``."""
     if truncation == "none":
-        return torch.fft.irfft(sample_transfer_function(h, dt, length, evaluate), n=length)
+        return torch.fft.irfft(sample_transfer_function(h, dt, length, backend), n=length)
     first = feedthrough(h, dt).unsqueeze(-1).to(dt.dtype)
-    memory = state_response(h, dt, input_vector(dt, h.shape[-1]), length, evaluate)
+    memory = state_response(h, dt, input_vector(dt, h.shape[-1]), length, backend)
     return torch.cat([first.expand(*memory.shape[:-1], 1), memory[..., :-1]], dim=-1)
 
 
-def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, evaluate: backends.Evaluate) -> Tensor:
+def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, backend: backends.Backend) -> Tensor:
     """k = irfft(g_0 … g_{L//2}) with g(θ) = Σ_k h_k exp(-i(k+1)θ') on [0, π], complex h, and g(-θ) = conj g(θ).
 
     This is the kernel of Re h minus the Hilbert transform of the kernel of Im h. That transform is two-sided and does
@@ -67,9 +68,10 @@ def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, evaluate: backen
         h: (..., n, 2), the real and imaginary parts of the Markov parameters.
         dt: Δt, (...) real, in the dtype of ``h``.
         length: L.
-        evaluate: a backend.
+        backend: of ``backends.get``.
 
-    Returns: (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
+    Returns:
+        (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
     """
-    real, imaginary = sample_transfer_function(h.movedim(-1, 0), dt, length, evaluate)
+    real, imaginary = sample_transfer_function(h.movedim(-1, 0), dt, length, backend)
     return torch.fft.irfft(real + 1j * imaginary, n=length)

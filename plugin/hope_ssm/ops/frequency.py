@@ -21,7 +21,8 @@ from torch import Tensor
 def frequency_grid(length: int, *, device: torch.device | str | None = None) -> Tensor:
     """θ_j = 2πj / L for j = 0 … L // 2, the angles of a real FFT of ``length`` samples.
 
-    Returns: (F,) float64, radians per sample in [0, π].
+    Returns:
+        (F,) float64, radians per sample in [0, π].
     """
     return torch.arange(length // 2 + 1, dtype=torch.float64, device=device) * (2 * math.pi / length)
 
@@ -33,9 +34,22 @@ def warped_angle(theta: Tensor, sampling_period: Tensor) -> Tensor:
         theta: angles in radians, (..., F), in [-π, π].
         sampling_period: Δt > 0, broadcast against ``theta``.
 
-    Returns: angles in radians, the shape of both broadcast, in [-π, π]; Δt = 1 is the identity.
+    Returns:
+        angles in radians, the shape of both broadcast, in [-π, π]; Δt = 1 is the identity.
     """
     return 2 * torch.atan2(torch.sin(theta / 2), sampling_period * torch.cos(theta / 2))
+
+
+def allpass_coefficient(sampling_period: Tensor) -> Tensor:
+    """a = (Δt - 1) / (Δt + 1), in float64: in float32 its distance from -1 is lost at small Δt."""
+    dt = sampling_period.double()
+    return (dt - 1) / (dt + 1)
+
+
+def input_gain(sampling_period: Tensor) -> Tensor:
+    """1 - a² = 4Δt / (1 + Δt)², without cancellation, float64."""
+    dt = sampling_period.double()
+    return 4 * dt / (1 + dt) ** 2
 
 
 def _half_angle(sampling_period: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -55,7 +69,8 @@ def allpass_nodes(sampling_period: Tensor, length: int) -> Tensor:
         sampling_period: (...) real, Δt > 0.
         length: L.
 
-    Returns: (..., F) complex, modulus 1.
+    Returns:
+        (..., F) complex, modulus 1.
     """
     c, s, inverse, _ = _half_angle(sampling_period, length)
     return torch.complex((c * c - s * s) * inverse, -2 * c * s * inverse)
@@ -71,7 +86,8 @@ def laguerre_prefactor(sampling_period: Tensor, length: int) -> Tensor:
         sampling_period: (...) real, Δt > 0.
         length: L.
 
-    Returns: (..., F) complex.
+    Returns:
+        (..., F) complex.
     """
     c, s, inverse, cosine = _half_angle(sampling_period, length)
     scale = inverse * (1 + sampling_period.unsqueeze(-1)) / 2
@@ -85,7 +101,8 @@ def warp_slope(sampling_period: Tensor, length: int) -> Tensor:
         sampling_period: (...) real, Δt > 0.
         length: L.
 
-    Returns: (..., F) real, at most 0.
+    Returns:
+        (..., F) real, at most 0.
     """
     _, s, inverse, cosine = _half_angle(sampling_period, length)
     return -2 * s * cosine * inverse

@@ -14,30 +14,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.ops.backends import Evaluate, krylov
-from hope_ssm.ops.frequency import laguerre_prefactor
+from hope_ssm.ops.backends import Backend, krylov
+from hope_ssm.ops.frequency import allpass_coefficient, input_gain
 from hope_ssm.ops.toeplitz import allpass_power, geometric_series, series_product, transposed_product
 
 
-def allpass_coefficient(sampling_period: Tensor) -> Tensor:
-    """a = (Δt - 1) / (Δt + 1), in float64: in float32 its distance from -1 is lost at small Δt."""
-    dt = sampling_period.double()
-    return (dt - 1) / (dt + 1)
-
-
-def input_gain(sampling_period: Tensor) -> Tensor:
-    """1 - a² = 4Δt / (1 + Δt)², without cancellation, float64."""
-    dt = sampling_period.double()
-    return 4 * dt / (1 + dt) ** 2
-
-
 def input_vector(sampling_period: Tensor, n: int) -> Tensor:
-    """B_j = (1 - a²) aʲ.  Args: sampling_period (...).  Returns: (..., n) float64."""
+    """B_j = (1 - a²) aʲ.
+
+    Args:
+        sampling_period: Δt, (...).
+        n: number of states.
+
+    Returns:
+        (..., n) float64.
+    """
     return input_gain(sampling_period).unsqueeze(-1) * geometric_series(allpass_coefficient(sampling_period), n)
 
 
 def feedthrough(markov_parameters: Tensor, sampling_period: Tensor) -> Tensor:
-    """D = k_0 = Σ_k h_k a^{k+1}.  Args: (..., n), (...).  Returns: (...) float64."""
+    """D = k_0 = Σ_k h_k a^{k+1}.
+
+    Args:
+        markov_parameters: h, (..., n).
+        sampling_period: Δt, (...).
+
+    Returns:
+        (...) float64.
+    """
     a = allpass_coefficient(sampling_period)
     return a * (markov_parameters.double() * geometric_series(a, markov_parameters.shape[-1])).sum(-1)
 
@@ -45,8 +49,12 @@ def feedthrough(markov_parameters: Tensor, sampling_period: Tensor) -> Tensor:
 def state_space(markov_parameters: Tensor, sampling_period: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(A, B, C, D) as dense float64 matrices, to look at and to compare with.
 
-    Args: markov_parameters (..., n); sampling_period (...).
-    Returns: A (..., n, n), B (..., n), C (..., n), D (...).
+    Args:
+        markov_parameters: (..., n).
+        sampling_period: (...).
+
+    Returns:
+        A (..., n, n), B (..., n), C (..., n), D (...).
     """
     n = markov_parameters.shape[-1]
     batch = torch.broadcast_shapes(markov_parameters.shape[:-1], sampling_period.shape)
@@ -61,16 +69,24 @@ def state_space(markov_parameters: Tensor, sampling_period: Tensor) -> tuple[Ten
 
 
 def advance(state: Tensor, sampling_period: Tensor, steps: int) -> Tensor:
-    """A^L s, the state after L steps without input.  Args: (..., n), (...).  Returns: (..., n) float64."""
+    """A^L s, the state after L steps without input.
+
+    Args:
+        state: s, (..., n).
+        sampling_period: Δt, (...).
+        steps: L.
+
+    Returns:
+        (..., n) float64.
+    """
     return series_product(allpass_power(sampling_period.double(), steps, state.shape[-1]), state.double())
 
 
 def state_response(
-    markov_parameters: Tensor, sampling_period: Tensor, state: Tensor, length: int, evaluate: Evaluate
+    markov_parameters: Tensor, sampling_period: Tensor, state: Tensor, length: int, backend: Backend
 ) -> Tensor:
-    """r_t = C Aᵗ s for t = 0 … L-1, from  R(z) = Σ_k c_k Pᵏ / (1 + a z⁻¹),  c_k = Σ_j h_{j+k} s_j.
+    """r_t = C Aᵗ s = Σ_k c_k λ_k(t) for t = 0 … L-1,  c_k = Σ_j h_{j+k} s_j,  λ_k the Laguerre functions of ``krylov``.
 
-    Replacing s by s - A^L s makes the response end at L, so L samples of R give it without wrap-around.
     The convolution kernel is this response to the state B (see ``convolution``).
 
     Args:
@@ -78,17 +94,13 @@ def state_response(
         sampling_period: Δt, (...) in the working dtype; batch dimensions broadcast.
         state: s, (..., n).
         length: L, at least 1.
-        evaluate: a backend (see ``backends``); one that has its own ``response`` takes neither R nor the truncation.
+        backend: of ``backends.get``.
 
-    Returns: (..., L) in the dtype of ``sampling_period``.
+    Returns:
+        (..., L) in the dtype of ``sampling_period``.
     """
-    if evaluate.response is not None:
-        coefficients = transposed_product(state.double(), markov_parameters.double()).to(sampling_period.dtype)
-        return evaluate.response(coefficients, sampling_period, length)
-    ending = state.double() - advance(state, sampling_period, length)
-    coefficients = transposed_product(ending, markov_parameters.double()).to(sampling_period.dtype)
-    response = evaluate(coefficients, sampling_period, length)
-    return torch.fft.irfft(laguerre_prefactor(sampling_period, length) * response, n=length)
+    coefficients = transposed_product(state.double(), markov_parameters.double())
+    return backend.response(coefficients, sampling_period, length)
 
 
 def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor) -> Tensor:
@@ -102,13 +114,13 @@ def forward_state(sampling_period: Tensor, inputs: Tensor, state: Tensor) -> Ten
         inputs: u, (B, H, L).
         state: s_0, (B, H, n).
 
-    Returns: (B, H, n) in the dtype of ``state``.
+    Returns:
+        (B, H, n) in the dtype of ``state``.
     """
     n, length = state.shape[-1], inputs.shape[-1]
     latest_first = inputs.flip(-1).transpose(0, 1).to(sampling_period.dtype)
-    driven = input_gain(sampling_period).unsqueeze(-1) * krylov.moments(latest_first, sampling_period, n).transpose(
-        0, 1
-    )
+    moments = krylov.moments(latest_first, sampling_period, n).transpose(0, 1)
+    driven = input_gain(sampling_period).unsqueeze(-1) * moments
     return (driven + advance(state, sampling_period, length)).to(state.dtype)
 
 
@@ -131,7 +143,8 @@ def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, sta
         inputs: u, (B, H).
         state: s, (B, H, n).
 
-    Returns: y (B, C, H) and the next state (B, H, n).
+    Returns:
+        y (B, C, H) and the next state (B, H, n).
     """
     n = state.shape[-1]
     dt = sampling_period.unsqueeze(-1)

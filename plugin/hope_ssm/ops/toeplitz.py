@@ -11,11 +11,18 @@ import math
 import torch
 from torch import Tensor
 
+from hope_ssm.ops.frequency import allpass_coefficient, input_gain
+
 
 def series_product(p: Tensor, q: Tensor) -> Tensor:
     """T(p) q: the first n coefficients of the product of two series.
 
-    Args: p, q: (..., n) float64, batch dimensions broadcast.  Returns: (..., n).
+    Args:
+        p: (..., n) float64; batch dimensions broadcast.
+        q: (..., n) float64.
+
+    Returns:
+        (..., n).
     """
     n = p.shape[-1]
     product = torch.fft.rfft(p, n=2 * n) * torch.fft.rfft(q, n=2 * n)
@@ -25,7 +32,12 @@ def series_product(p: Tensor, q: Tensor) -> Tensor:
 def transposed_product(q: Tensor, x: Tensor) -> Tensor:
     """(T(q)ᵀ x)_k = Σ_j q_j x_{k+j}, with x zero beyond its end.
 
-    Args: q, x: (..., n) float64, batch dimensions broadcast.  Returns: (..., n).
+    Args:
+        q: (..., n) float64; batch dimensions broadcast.
+        x: (..., n) float64.
+
+    Returns:
+        (..., n).
     """
     n = q.shape[-1]
     product = torch.fft.rfft(q, n=2 * n).conj() * torch.fft.rfft(x, n=2 * n)
@@ -33,7 +45,14 @@ def transposed_product(q: Tensor, x: Tensor) -> Tensor:
 
 
 def toeplitz(series: Tensor) -> Tensor:
-    """T(q)_ij = q_{i-j}, as a dense matrix.  Args: (..., n).  Returns: (..., n, n)."""
+    """T(q)_ij = q_{i-j}, as a dense matrix.
+
+    Args:
+        series: q, (..., n).
+
+    Returns:
+        (..., n, n).
+    """
     order = torch.arange(series.shape[-1], device=series.device)
     lag = order.unsqueeze(-1) - order
     return torch.where(lag < 0, 0, series[..., lag.clamp(min=0)])
@@ -42,7 +61,12 @@ def toeplitz(series: Tensor) -> Tensor:
 def geometric_series(ratio: Tensor, n: int) -> Tensor:
     """(1, a, a², …, a^{n-1}): the series of (I - aS)⁻¹, by doubling, smooth in a (also at a = 0).
 
-    Args: ratio: (...) float64.  Returns: (..., n).
+    Args:
+        ratio: (...) float64.
+        n: number of terms.
+
+    Returns:
+        (..., n).
     """
     series = torch.ones_like(ratio).unsqueeze(-1)
     while series.shape[-1] < n:
@@ -61,10 +85,15 @@ def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
 
     By repeated squaring in float64: the relative error of power L is about ε·L.
 
-    Args: sampling_period: Δt, (...).  Returns: (count, ..., transform_size(n) // 2 + 1) complex128.
+    Args:
+        sampling_period: Δt, (...).
+        n: terms of a series.
+        count: how many.
+
+    Returns:
+        (count, ..., transform_size(n) // 2 + 1) complex128.
     """
-    dt, size = sampling_period.double(), transform_size(n)
-    a, gain = (dt - 1) / (dt + 1), 4 * dt / (1 + dt) ** 2
+    a, gain, size = allpass_coefficient(sampling_period), input_gain(sampling_period), transform_size(n)
     series = torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, n)[..., : n - 1]], dim=-1)
     spectra = [torch.fft.rfft(series, n=size)]
     while len(spectra) < count:
@@ -87,7 +116,8 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
         exponent: L, at least 0.
         n: number of coefficients.
 
-    Returns: (..., n) float64, Euclidean norm at most 1.
+    Returns:
+        (..., n) float64, Euclidean norm at most 1.
     """
     points = 16 << max(0, (n - 1).bit_length())
     radius = 0.1 ** (1 / n)

@@ -35,7 +35,8 @@ def transfer_function(
         length: L, at least 1.
         backend: how to evaluate it, one of ``hope_ssm.ops.backends.NAMES``.
 
-    Returns: (..., L // 2 + 1) complex, the half circle 0 ≤ θ ≤ π; the other half is its conjugate.
+    Returns:
+        (..., L // 2 + 1) complex, the half circle 0 ≤ θ ≤ π; the other half is its conjugate.
 
     Raises:
         TypeError: complex or integer parameters, a length that is not a whole number.
@@ -49,6 +50,6 @@ def transfer_function(
     return sample_transfer_function(h, dt, length, backends.get(backend, h.device))
 
 
-def sample_transfer_function(h: Tensor, dt: Tensor, length: int, evaluate: backends.Evaluate) -> Tensor:
-    """g = P · p(P) for a checked system; shapes as in :func:`transfer_function`."""
-    return allpass_nodes(dt, length) * evaluate(h, dt, length)
+def sample_transfer_function(h: Tensor, dt: Tensor, length: int, backend: backends.Backend) -> Tensor:
+    """g = P · p(P) for a checked system; shapes as in ``transfer_function``."""
+    return allpass_nodes(dt, length) * backend.samples(h, dt, length)

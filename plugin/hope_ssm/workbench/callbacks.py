@@ -52,7 +52,7 @@ class History(Callback):
         """Keep the epoch's metrics."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.epochs.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
-        if self.path is not None and trainer.is_global_zero and not trainer.fast_dev_run:
+        if self.path is not None and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             names = list(dict.fromkeys(name for row in self.epochs for name in row))
             with self.path.open("w", newline="", encoding="utf-8") as file:
                 table = csv.DictWriter(file, names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,7 +13,7 @@ from hope_ssm.checks import nearest
 
 CONFIG_MODULE = "hope_ssm.configs"
 
-_OPERATORS = {
+_OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.USub: operator.neg,
 }  # fmt: skip
@@ -60,7 +60,8 @@ def compose(overrides: list[str]) -> dict[str, Any]:
 def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a resolved configuration with the values of ``key=value`` (or ``+key=value`` for a new key) replaced.
 
-    Raises: ValueError: no such key; the nearest one is named.
+    Raises:
+        ValueError: no such key; the nearest one is named.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException

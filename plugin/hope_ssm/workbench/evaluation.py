@@ -43,7 +43,8 @@ def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any
         checkpoint: ``"best"`` or ``"last"``.
         config: build the model from this configuration instead of the checkpoint's own.
 
-    Raises: ValueError: no run, or no checkpoint.
+    Raises:
+        ValueError: no run, or no checkpoint.
     """
     saved = read_checkpoint(checkpoint_path(run, checkpoint), "RUN")
     known = saved["hyper_parameters"]
@@ -64,7 +65,8 @@ def evaluate(
     """Return the metrics of a trained model on a split, under the run's configuration with ``overrides``.
 
     Args:
-        run, checkpoint: see :func:`load`.
+        run: see ``load``.
+        checkpoint: see ``load``.
         split: ``"val"`` or ``"test"``.
         overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512 decoder.l_tail=512`` for example.
     """

@@ -53,7 +53,7 @@ def cosine_warmup(optimizer: torch.optim.Optimizer, num_training_steps: int, num
 OPTIMIZERS = {
     "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD
 }  # fmt: skip
-SCHEDULERS = {
+SCHEDULERS: dict[str, Callable[..., Any]] = {
     "constant": constant,
     "constant_warmup": constant_warmup,
     "cosine": lr_scheduler.CosineAnnealingLR,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from hope_ssm.analysis.inspection import kernels
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
+from hope_ssm.reporting.timing import step_seconds
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
@@ -32,21 +31,14 @@ class ReducedRun:
     path: Path
     layers: dict[str, Reduction]
     metrics: tuple[dict[str, float], dict[str, float]]
-    microseconds: tuple[float, float] | None
+    microseconds: tuple[float, ...] | None
 
 
-@torch.no_grad()
-def step_microseconds(features: int, *models: nn.Module, repeats: int = 200) -> tuple[float, ...]:
+def step_microseconds(features: int, *models: Any, repeats: int = 200) -> tuple[float, ...]:
     """Return the median time of a step of each model or kernel, batch 1, in turns, on one and the same machine."""
-    times: list[list[float]] = [[] for _ in models]
     states = [model.default_state(1) for model in models]
-    u = torch.randn(1, features)
-    for _ in range(repeats):
-        for place, model in enumerate(models):
-            start = time.perf_counter()
-            _, states[place] = model.step(u, states[place])
-            times[place].append(1e6 * (time.perf_counter() - start))
-    return tuple(statistics.median(of_one[repeats // 10 :]) for of_one in times)
+    times = step_seconds([model.step for model in models], torch.randn(1, features), states, repeats, repeats // 10)
+    return tuple(1e6 * statistics.median(taken) for taken in times)
 
 
 def reduce_run(
@@ -65,11 +57,14 @@ def reduce_run(
     Args:
         run: a run directory, or a checkpoint of hope train.
         out: the new run directory.
-        tolerance, states: see :func:`hope_ssm.kernels.reduced.reduce_kernel`; the same for all layers.
+        tolerance: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
+        states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
         checkpoint: ``"best"`` or ``"last"``.
         split: ``"test"`` or ``"val"``, for the metrics before and after.
 
-    Raises: FileExistsError: ``out`` holds a run.  NotImplementedError: a kernel without a recurrent mode.
+    Raises:
+        FileExistsError: ``out`` holds a run.
+        NotImplementedError: a kernel without a recurrent mode.
     """
     path, new = checkpoint_path(run, checkpoint), RunDirectory(Path(out))
     if (new.path / RUN).is_file():
@@ -92,7 +87,9 @@ def reduce_run(
     new.begin(config, reduced_from=str(path))
     (new.path / BEST).parent.mkdir(exist_ok=True)
     known = {**saved["hyper_parameters"], "config": config}
-    kept = {key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved}
+    kept: dict[str, Any] = {
+        key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved
+    }
     torch.save(
         {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
     )
@@ -112,7 +109,7 @@ def reduce_run(
 def report(
     layers: Mapping[str, Reduction],
     metrics: tuple[Mapping[str, float], Mapping[str, float]] | None,
-    microseconds: tuple[float, float] | None,
+    microseconds: tuple[float, ...] | None,
 ) -> dict[str, Any]:
     """Return what became of every system, and metrics and times before and after, for a JSON file."""
     names = ("before", "after")

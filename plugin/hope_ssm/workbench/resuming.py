@@ -108,7 +108,9 @@ def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool
     ``auto`` is the directory's own last checkpoint if there is one. The first process of a run refuses a directory
     with a run in it unless that run is resumed.
 
-    Raises: ValueError: no such checkpoint, or one of another configuration.  FileExistsError: see above.
+    Raises:
+        ValueError: no such checkpoint, or one of another configuration.
+        FileExistsError: see above.
     """
     wanted, own = config["train"].get("ckpt"), directory / LAST
     if wanted == AUTO:

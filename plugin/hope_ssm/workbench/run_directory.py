@@ -14,7 +14,6 @@ import csv
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,24 +26,11 @@ import torch
 import yaml
 
 import hope_ssm
+from hope_ssm.reporting.machine import git_state
 
 RUN, CONFIG, RESULTS, METRICS = "run.json", "config.yaml", "results.json", "metrics.csv"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 _DISTRIBUTIONS = ("hope-ssm", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy")
-
-
-def git_state(directory: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout around ``directory`` and whether files differ from it; None outside of one."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=directory, capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "changed": bool(git("status", "--porcelain"))}
 
 
 def surroundings() -> dict[str, Any]:
@@ -55,7 +41,9 @@ def surroundings() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    git = {"working directory": git_state(Path.cwd()), "hope-ssm": git_state(Path(hope_ssm.__file__).parent)}
+    places = {"working directory": Path.cwd(), "hope-ssm": Path(hope_ssm.__file__).parent}
+    states = {name: git_state(place) for name, place in places.items()}
+    git = {name: state and {"commit": state[0], "changed": state[1]} for name, state in states.items()}
     machine = {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count(), "process": os.getpid()}
     machine["threads"] = torch.get_num_threads()
     return {"versions": versions, "git": git, "machine": machine}
@@ -141,7 +129,8 @@ def _alive(process: Any) -> bool:
 def find_runs(directory: str | os.PathLike) -> list[RunDirectory]:
     """Return every run below ``directory`` (or ``directory`` itself), in the order of their starts.
 
-    Raises: ValueError: there is none.
+    Raises:
+        ValueError: there is none.
     """
     top = Path(directory)
     found = [RunDirectory(path.parent) for path in top.rglob(RUN) if (path.parent / CONFIG).is_file()]

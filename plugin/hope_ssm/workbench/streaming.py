@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice, nearest
+from hope_ssm.checks import check_choice, check_known
 
 MODES = ("none", "reset", "bptt", "tbptt")
 OPTIONS = ("mode", "n_context", "n_context_eval")
@@ -27,7 +27,9 @@ class Stream:
     n_context batches before this one (none from before a ``reset``), passed through again without gradient under the
     present parameters. n_context None is without end; 0 is no state (tbptt does not look at it).
 
-    Args: mode, n_context: see above.
+    Args:
+        mode: see above.
+        n_context: see above.
     """
 
     def __init__(self, mode: str | None, n_context: int | None) -> None:
@@ -48,7 +50,10 @@ class Stream:
     def before(self, model: Any, x: Tensor, index: int, reset: bool | None = None) -> Any:
         """Return the state for batch number ``index``, or None.
 
-        Args: model: has ``default_state(B)`` and ``advance(x, state) -> state``; x: the batch's inputs (B, L, d);
+        Args:
+            model: has ``default_state(B)`` and ``advance(x, state) -> state``.
+            x: the batch's inputs (B, L, d).
+            index: number of the batch in the epoch.
             reset: whether its sequences begin, if the batch says so.
         """
         if self.mode == "none":
@@ -82,11 +87,7 @@ class Stream:
 def streams(options: Mapping[str, Any] | None) -> dict[str, Stream]:
     """Return the streams of train, val and test for the configuration ``train.state``."""
     options = dict(options or {})
-    for key in options:
-        if key not in OPTIONS:
-            raise TypeError(
-                f"train.state has no option {key!r}; valid are {', '.join(OPTIONS)}.{nearest(key, OPTIONS)}"
-            )
+    check_known("train.state", options, OPTIONS)
     mode, context = options.get("mode"), options.get("n_context", 0)
     evaluation = options.get("n_context_eval", context)
     if mode in ("reset", "bptt") and context == 0:

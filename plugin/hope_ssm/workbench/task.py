@@ -28,7 +28,10 @@ class SequenceTask(pl.LightningModule):
 
     Args:
         config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train.
-        d_input, d_output, l_output, n_tokens: sizes of the data, see ``splits.Splits``.
+        d_input: sizes of the data, see ``splits.Splits``.
+        d_output: sizes of the data, see ``splits.Splits``.
+        l_output: sizes of the data, see ``splits.Splits``.
+        n_tokens: sizes of the data, see ``splits.Splits``.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class SequenceTask(pl.LightningModule):
         """Forget the test state."""
         self.streams["test"].restart()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler."""
         config = self.config
         return configure(self, config["optimizer"], config["scheduler"], config["train"])

@@ -54,9 +54,9 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     seed = config["train"]["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"train.seed must be a whole number of at least 0; got {seed!r}.")
-    for group, valid in OPTIONS.items():
+    for group, options in OPTIONS.items():
         for key in config[group]:
-            if key not in valid:
+            if key not in options:
                 listed = "those of Lightning's Trainer" if group == "trainer" else ", ".join(valid)
                 raise TypeError(f"{group} has no option {key!r}; valid are {listed}.{nearest(key, valid)}")
     check_positive_integer("loader.batch_size", config["loader"].get("batch_size"))
@@ -83,7 +83,8 @@ def _check_schedule(config: Mapping[str, Any], data: DataModule) -> None:
     if planned is None or not isinstance(epochs, int) or epochs < 1 or limit not in (None, 1.0):
         return
     samples = config["loader"]["batch_size"] * processes(config["trainer"])
-    steps = epochs * (len(data.splits.train) // samples) // (config["trainer"].get("accumulate_grad_batches") or 1)
+    count: Any = data.splits.train
+    steps = epochs * (len(count) // samples) // (config["trainer"].get("accumulate_grad_batches") or 1)
     last = config["trainer"].get("max_steps") or -1
     steps = steps if last == -1 else min(steps, last)
     if not 0.5 <= planned / max(1, steps) <= 2:
@@ -130,8 +131,9 @@ def train(
         callbacks: Lightning callbacks instead of the progress bar.
         command: the command line that does the same, for messages.
 
-    Returns: the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a
-        run that is finished is read back instead.
+    Returns:
+        the run; ``test/…`` are metrics of the best checkpoint by ``train.monitor``. With ``train.ckpt=auto`` a run that
+        is finished is read back instead.
 
     Raises:
         TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run.
@@ -188,7 +190,7 @@ def _fit(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     options, settings = config["trainer"], config["train"]
-    where = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
+    where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
     best = parts.BestCheckpoint(filename="best", monitor=settings["monitor"], mode=settings["mode"], **where)
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **where)
     if callbacks is None:

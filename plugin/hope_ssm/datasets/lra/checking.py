@@ -26,7 +26,7 @@ FOLDS: dict[int, Callable[[list[int]], int]] = {
 
 
 def evaluate(symbols: np.ndarray) -> tuple[int | None, int]:
-    """Return value and depth of a list in the symbols of :func:`~hope_ssm.datasets.lra.texts.listops_symbols`.
+    """Return value and depth of a list in the symbols of ``listops_symbols``.
 
     The value is None where brackets do not match.
     """
@@ -61,7 +61,10 @@ def _lengths(lengths: list[int]) -> str:
 def _listops(folder: Path, damage: Damage) -> Iterator[str]:
     seen = set()
     for name, file in SPLIT_FILES["listops"].items():
-        lengths, labels, operators, depths = [], Counter(), Counter(), Counter()
+        lengths: list[int] = []
+        labels: Counter[int] = Counter()
+        operators: Counter[int] = Counter()
+        depths: Counter[int] = Counter()
         for symbols, label in listops_rows(folder / file, damage):
             value, depth = evaluate(symbols)
             damage.fine += 1
@@ -81,7 +84,8 @@ def _listops(folder: Path, damage: Damage) -> Iterator[str]:
 
 def _aan(folder: Path, damage: Damage) -> Iterator[str]:
     for name, file in SPLIT_FILES["aan"].items():
-        lengths, labels = [], Counter()
+        lengths: list[int] = []
+        labels: Counter[int] = Counter()
         for first, second, label in aan_rows(folder / file, damage, 2**62):
             lengths += [len(first), len(second)]
             labels[label] += 1

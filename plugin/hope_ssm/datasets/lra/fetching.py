@@ -159,7 +159,7 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
             for member in members:
                 match = re.fullmatch(source.wanted, member.name)
                 if match and member.isfile():
-                    target = partial / match[match.lastindex]
+                    target = partial / match[match.lastindex or 0]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     content: Any = members.extractfile(member)
                     with target.open("wb") as file:
@@ -196,8 +196,8 @@ def fetch(
         advance: hears the bytes that came.
 
     Raises:
-        FileNotFoundError: no such archive.  ConnectionError, ValueError: see :func:`download`, :func:`verify` and
-            :func:`unpack`.
+        FileNotFoundError: no such archive.  ConnectionError, ValueError: see ``download``, ``verify`` and
+            ``unpack``.
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder

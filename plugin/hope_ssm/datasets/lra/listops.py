@@ -144,7 +144,8 @@ def make(
     """
     recipe = {"data": "listops", "seed": seed, "size": size, "version": 1}
     recipe |= {} if tuple(lengths) == LENGTHS else {"lengths": list(lengths)}
-    parts, tasks = {}, []
+    parts: dict[str, list[Path]] = {}
+    tasks = []
     for stream, (split, n) in enumerate(sizes(size).items()):
         parts[split] = []
         for part in range(-(-n // PART)):

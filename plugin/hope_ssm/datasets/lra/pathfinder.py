@@ -26,7 +26,8 @@ class Setting:
         margins: gap between dashes; one of them is drawn for each image.
         seed_distance: the two long paths begin at least so far from each other.
         marker_radius: of the discs at two ends.
-        dash_length, thickness: of a dash.
+        dash_length: length of a dash.
+        thickness: of a dash.
         continuity: κ, a dash turns by less than π/(2κ) from the one before.
         distractor_dashes: dashes of all short paths together; one has a third of the dashes of a long path.
         contrast: of a dash to a marker; above 1 it makes up for dashes thinner than a pixel.
@@ -88,7 +89,7 @@ class _Canvas:
 
     def free(self, points: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Say of each row of points (P, Q, 2) if it is inside the borders and clear of paths and of ``own`` points."""
-        inside = ((points >= self.low) & (points <= self.high)).all((1, 2))
+        inside = np.all((points >= self.low) & (points <= self.high), axis=(1, 2))
         others = np.concatenate([self.points, own])
         if not len(others):
             return inside

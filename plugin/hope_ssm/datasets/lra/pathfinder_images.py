@@ -105,8 +105,11 @@ def pathfinder(
         resolution: of the images: 16, 32, 64, 128 or 256.
         data_dir: folder of ``curv_contour_length_14``; by default ``$DATA_PATH/pathfinder/pathfinderR``.
         seed: of the split.
-        pool, center, tokenize: see :class:`PathfinderImages`.
-        val_split, test_split: shares of all images, each above 0 and together below 1.
+        pool: see ``PathfinderImages``.
+        center: see ``PathfinderImages``.
+        tokenize: see ``PathfinderImages``.
+        val_split: share of all images, above 0; together with ``test_split`` below 1.
+        test_split: share of all images, above 0.
 
     Raises:
         FileNotFoundError: the files are not there, or half made.

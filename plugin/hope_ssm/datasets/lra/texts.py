@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,8 @@ def aan_rows(file: Path, damage: Damage, l_max: int) -> Iterator[tuple[np.ndarra
     with file.open(encoding="utf-8", newline="", errors="surrogateescape") as lines:
         for number, row in enumerate(csv.reader(lines, delimiter="\t"), 1):
             try:
-                label, _, _, first, second = row
-                label = {0.0: 0, 1.0: 1}[float(label)]
+                written, _, _, first, second = row
+                label = {0.0: 0, 1.0: 1}[float(written)]
             except (ValueError, KeyError):
                 damage.found.append(f"row {number} of {file}")
                 continue
@@ -83,7 +84,7 @@ def imdb_rows(folder: Path, damage: Damage, l_max: int) -> Iterator[tuple[np.nda
 
 
 def _encoded(
-    rows: dict[str, list[tuple]], *, what: str, damage: Damage, **options: object
+    rows: dict[str, list[tuple]], *, what: str, damage: Damage, **options: Any
 ) -> tuple[dict[str, TokenSequences], Vocabulary]:
     """Numbers of the tokens of every split, by the vocabulary of the training texts."""
     damage.fine = sum(map(len, rows.values()))
@@ -106,7 +107,9 @@ def listops(
 
     Args:
         data_dir: folder of ``basic_{train,val,test}.tsv``; by default ``$DATA_PATH/listops``.
-        l_max, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
 
     Raises:
         FileNotFoundError: files that are not there, or half made.
@@ -126,7 +129,9 @@ def aan(
 
     Args:
         data_dir: folder of ``new_aan_pairs.{train,eval,test}.tsv``; by default ``$DATA_PATH/aan``.
-        l_max, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
 
     Source: D. R. Radev et al., "The ACL Anthology Network Corpus", 2013; pairs of Y. Tay et al., arXiv 2011.04006.
     """
@@ -152,7 +157,10 @@ def imdb(
     Args:
         data_dir: folder of ``aclImdb``, or it; by default ``$DATA_PATH/imdb``.
         seed: of the validation split.
-        l_max, min_freq, append_bos, append_eos: see :class:`~hope_ssm.datasets.lra.tokens.Vocabulary`.
+        l_max: see ``Vocabulary``.
+        min_freq: see ``Vocabulary``.
+        append_bos: see ``Vocabulary``.
+        append_eos: see ``Vocabulary``.
         val_split: share of the training reviews; with 0, the test reviews are for validation too, as the Long Range
             Arena has it.
 

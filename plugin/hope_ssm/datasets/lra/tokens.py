@@ -28,7 +28,8 @@ class Vocabulary:
     Args:
         texts: code points of the training texts.
         min_freq: rarer tokens are ``<unk>``.
-        append_bos, append_eos: begin and end every text with ``<bos>`` and ``<eos>``.
+        append_bos: begin every text with ``<bos>``.
+        append_eos: end every text with ``<eos>``.
         l_max: tokens of a text at most, those included.
         name: of a code point, by which ties are ordered; by default the character.
     """

@@ -1,7 +1,12 @@
 """Ways to compute a HOPE kernel, one file each, chosen by name.
 
-Each has a function ``evaluate(coefficients (..., n), sampling_period (...), length) -> (..., F) complex``, the
-polynomial in the all-pass node; ``krylov`` also has its own ``response(the same) -> (..., L)``, without frequencies.
+A backend has two functions of (coefficients (..., n), sampling_period (...), length):
+
+    samples  -> (..., F) complex, the polynomial Σ_k c_k P(e^{iθ})ᵏ at the frequencies of ``frequency_grid``,
+    response -> (..., L) real, r_t = Σ_k c_k λ_k(t), the same filter through P's prefactor in time (see ``krylov``).
+
+A file defines one of them or both. Samples that a file lacks are those of ``blocked``; a response that it lacks comes
+from its samples (see ``from_samples``).
 """
 
 from __future__ import annotations
@@ -17,18 +22,23 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, log_once
+from hope_ssm.ops.frequency import laguerre_prefactor
+from hope_ssm.ops.toeplitz import allpass_power, transposed_product
+
+Function = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """A backend. Called, it gives samples of the polynomial; ``response`` is its own way through time, or None."""
+class Backend:
+    """One way to compute a kernel: samples of the polynomial, and the response in time.
 
-    evaluate: Callable[[Tensor, Tensor, int], Tensor]
-    response: Callable[[Tensor, Tensor, int], Tensor] | None
+    Attributes:
+        samples: (..., n), (...), L → (..., F) complex.
+        response: (..., n), (...), L → (..., L) real.
+    """
 
-    def __call__(self, coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
-        """(..., n), (...), L → (..., F) complex."""
-        return self.evaluate(coefficients, sampling_period, length)
+    samples: Function
+    response: Function
 
 
 MODULES = {
@@ -40,7 +50,7 @@ MODULES = {
 }
 _PACKAGES = {"keops": "pykeops", "triton": "triton"}
 NAMES = ("auto", *MODULES)
-_loaded: dict[str, Evaluate] = {}
+_loaded: dict[str, Backend] = {}
 
 _logger = logging.getLogger("hope_ssm.ops.backends")
 
@@ -65,7 +75,7 @@ def check_available(name: str, device: torch.device) -> None:
         )
 
 
-def get(name: str, device: torch.device) -> Evaluate:
+def get(name: str, device: torch.device) -> Backend:
     """Return backend ``name`` for tensors on ``device``.
 
     Raises:
@@ -83,5 +93,22 @@ def _load(name: str, device: torch.device) -> str:
     check_available(name, device)
     if name not in _loaded:
         module = importlib.import_module(MODULES[name])
-        _loaded[name] = Evaluate(module.evaluate, getattr(module, "response", None))
+        samples = getattr(module, "samples", None) or importlib.import_module(MODULES["blocked"]).samples
+        _loaded[name] = Backend(samples, getattr(module, "response", None) or from_samples(samples))
     return name
+
+
+def from_samples(samples: Function) -> Function:
+    """Return the response  r_t, t < L, by way of  R(z) = Σ_k c_k Pᵏ / (1 + a z⁻¹).
+
+    L samples of R give r without wrap-around once the response ends at L: with q the series of A^L (see ``toeplitz``),
+    c - T(q)ᵀ c has the same first L samples and nothing after them.
+    """
+
+    def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+        c = coefficients.double()
+        ending = c - transposed_product(allpass_power(sampling_period.double(), length, c.shape[-1]), c)
+        values = samples(ending.to(sampling_period.dtype), sampling_period, length)
+        return torch.fft.irfft(laguerre_prefactor(sampling_period, length) * values, n=length)
+
+    return response

@@ -12,7 +12,8 @@ from torch import Tensor
 def by_system(coefficients: Tensor, sampling_period: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
     """Bring (..., n) and (...) into the form (S, R, n) and (S): R rows (channels, batch) of every system share Δt.
 
-    Returns: both, and the function that takes a result (S, R, X) back to (..., X).
+    Returns:
+        both, and the function that takes a result (S, R, X) back to (..., X).
     """
     n = coefficients.shape[-1]
     batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)

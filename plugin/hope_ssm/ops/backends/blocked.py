@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.frequency import allpass_nodes, warp_slope
 from hope_ssm.precision import full_precision
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(z) = Σ_j (z^b)^j Σ_{i<b} c_{jb+i} zⁱ at the all-pass nodes, with b about √n.
 
     The inner sums of all blocks are one real product [n/b, b] × [b, 2F] a system; leading batch dimensions
@@ -23,28 +24,21 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the
-    backward pass, which computes the powers again (torch.compile decides that itself).
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(√n·F) per system while it runs and O(n) for the backward pass,
+        which computes the powers again (torch.compile decides that itself).
 
     Source: Paterson and Stockmeyer, "On the number of nonscalar multiplications necessary to evaluate
     polynomials", SIAM J. Comput. 2 (1973).
     """
-    n = coefficients.shape[-1]
-    batch = torch.broadcast_shapes(coefficients.shape[:-1], sampling_period.shape)
-    own = (1,) * (len(batch) - sampling_period.ndim) + tuple(sampling_period.shape)
-    shared = next((i for i, size in enumerate(own) if size != 1), len(own))
-    rows, systems = batch[:shared], batch[shared:]
-    c = coefficients.expand(*batch, n).reshape(math.prod(rows), *systems, n).movedim(0, -2)
-    dt = sampling_period.reshape(own[shared:])
+    c, dt, restore = by_system(coefficients, sampling_period)
     if torch.compiler.is_compiling():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
-        value = _polynomial(c, *_powers(dt, length, n))
-    else:
-        value = _Evaluation.apply(c, dt, length)
-    return value.movedim(-2, 0).reshape(*batch, -1)
+        return restore(_polynomial(c, *_powers(dt, length, c.shape[-1])))
+    return restore(_Evaluation.apply(c, dt, length))
 
 
 class _Evaluation(torch.autograd.Function):
-    """(c (*S, R, n), Δt broadcast to (*S)) ↦ p(z), (*S, R, F); the backward pass is made of the same three parts."""
+    """(c (S, R, n), Δt (S)) ↦ p(z), (S, R, F); the backward pass is made of the same three parts."""
 
     @staticmethod
     def forward(c: Tensor, dt: Tensor, length: int) -> Tensor:
@@ -66,7 +60,7 @@ class _Evaluation(torch.autograd.Function):
         if ctx.needs_input_grad[1]:  # dp/dθ' = -i Σ_k k c_k z^k
             order = torch.arange(n, dtype=c.dtype, device=c.device)
             slope = (gradient.conj() * _polynomial(c * order, powers, stride)).imag.sum(-2)
-            of_dt = (slope * warp_slope(dt, ctx.length)).sum(-1).sum_to_size(dt.shape)
+            of_dt = (slope * warp_slope(dt, ctx.length)).sum(-1)
         return of_c, of_dt, None
 
 
@@ -82,7 +76,16 @@ def _powers(dt: Tensor, length: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
-    """Σ_k c_k z^k.  Args: c (*S, R, n), and what ``_powers`` gives.  Returns: (*S, R, F) complex."""
+    """Σ_k c_k z^k.
+
+    Args:
+        c: (S, R, n).
+        powers: of ``_powers``.
+        stride: of ``_powers``.
+
+    Returns:
+        (S, R, F) complex.
+    """
     block = powers.shape[-2]
     count = -(-c.shape[-1] // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
@@ -96,12 +99,22 @@ def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
 
 
 def _moments(gradient: Tensor, powers: Tensor, stride: Tensor, n: int) -> Tensor:
-    """Re Σ_f conj(g_f) z_f^k for k < n.  Args: gradient (*S, R, F) complex.  Returns: (*S, R, n)."""
+    """Re Σ_f conj(g_f) z_f^k for k < n.
+
+    Args:
+        gradient: (S, R, F) complex.
+        powers: of ``_powers``.
+        stride: of ``_powers``.
+        n: how many moments.
+
+    Returns:
+        (S, R, n).
+    """
     block = powers.shape[-2]
     blocks = [gradient]
     for _ in range(-(-n // block) - 1):
         blocks.append(blocks[-1] * stride.conj())
-    stacked = torch.view_as_real(torch.stack(blocks, dim=-2)).flatten(-2)  # (*S, R, n/b, 2F)
+    stacked = torch.view_as_real(torch.stack(blocks, dim=-2)).flatten(-2)  # (S, R, n/b, 2F)
     with full_precision(powers.device):
         moments = stacked.flatten(-3, -2) @ powers.transpose(-1, -2)
     return moments.reshape(*gradient.shape[:-1], -1)[..., :n]

@@ -9,7 +9,7 @@ from hope_ssm.ops.frequency import frequency_grid, warped_angle
 from hope_ssm.precision import full_precision
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(θ_j) = Σ_k c_k exp(-ikθ'_j), the polynomial in the all-pass node, term by term.
 
     Args:
@@ -17,7 +17,8 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(n·F) per system.
     """
     theta = frequency_grid(length, device=coefficients.device)  # in float64: at large Δt the warp magnifies π - θ
     angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)

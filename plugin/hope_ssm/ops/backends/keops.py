@@ -9,7 +9,7 @@ from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.frequency import frequency_grid, warped_angle
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(θ_j) = Σ_k c_k exp(-ikθ'_j), the polynomial in the all-pass node, term by term but never in memory.
 
     KeOps compiles its formulas at their first use in each precision (seconds), and differentiates them itself.
@@ -19,7 +19,8 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1. Memory O(n + F) a system.
+    Returns:
+        (..., F) complex with F = L // 2 + 1. Memory O(n + F) a system.
 
     Source: Charlier, Feydy, Glaunès, Collin, Durif, "Kernel Operations on the GPU, with Autodiff, without Memory
     Overflows", JMLR 22 (2021).

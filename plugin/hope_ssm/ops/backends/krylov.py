@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from hope_ssm.ops.backends.batches import by_system
-from hope_ssm.ops.backends.blocked import evaluate
+from hope_ssm.ops.frequency import allpass_coefficient
 from hope_ssm.ops.toeplitz import geometric_series, spectra_of_advance, transform_size
 from hope_ssm.precision import full_precision
-
-__all__ = ["evaluate", "response"]  # samples of the transfer function are those of ``blocked``
 
 
 def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
@@ -34,8 +32,9 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L.
 
-    Returns: (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables,
-    memory O(L + n·√L) a system.
+    Returns:
+        (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables, memory O(L +
+        n·√L) a system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     if torch.compiler.is_compiling():
@@ -46,9 +45,15 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
 
 def moments(gradient: Tensor, sampling_period: Tensor, order: int) -> Tensor:
-    """m_k = Σ_t g_t λ_k(t) for k < n, the adjoint of :func:`response`.
+    """m_k = Σ_t g_t λ_k(t) for k < n, the adjoint of ``response``.
 
-    Args: gradient (S, R, L), sampling_period (S), order n.  Returns: (S, R, n).
+    Args:
+        gradient: (S, R, L).
+        sampling_period: (S).
+        order: n.
+
+    Returns:
+        (S, R, n).
     """
     if torch.compiler.is_compiling():
         return _analysis(gradient, *tables(sampling_period, gradient.shape[-1], order))
@@ -62,8 +67,7 @@ def tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, Tensor]:
     doublings = (length - 1).bit_length()
     fine_doublings = (doublings + 1) // 2
     spectra = spectra_of_advance(dt, order, doublings).to(torch.promote_types(dt.dtype, torch.complex32))
-    period = dt.double()
-    fine = geometric_series((period - 1) / (period + 1), order).to(dt.dtype).unsqueeze(-2)
+    fine = geometric_series(allpass_coefficient(dt), order).to(dt.dtype).unsqueeze(-2)
     for spectrum in spectra[:fine_doublings]:
         fine = torch.cat([fine, _multiplied(fine, spectrum)], dim=-2)
     return fine, spectra[fine_doublings:]
@@ -107,7 +111,15 @@ def _analysis(gradient: Tensor, fine: Tensor, spectra: Tensor) -> Tensor:
 
 
 def slope(moments: Tensor, dt: Tensor) -> Tensor:
-    """∂m_k/∂Δt for k < n from m_0 … m_n.  Args: moments (..., n+1), dt broadcast against them.  Returns: (..., n)."""
+    """∂m_k/∂Δt for k < n from m_0 … m_n.
+
+    Args:
+        moments: (..., n+1).
+        dt: broadcast against them.
+
+    Returns:
+        (..., n).
+    """
     pairs = moments[..., 1:] + moments[..., :-1]
     order = torch.arange(1, moments.shape[-1], dtype=dt.dtype, device=dt.device)
     rising = order * pairs
@@ -115,7 +127,7 @@ def slope(moments: Tensor, dt: Tensor) -> Tensor:
 
 
 class _Synthesis(torch.autograd.Function):
-    """(c, Δt) ↦ r; its backward pass is :class:`_Analysis`, so derivatives of every order are right."""
+    """(c, Δt) ↦ r; its backward pass is ``_Analysis``, so derivatives of every order are right."""
 
     generate_vmap_rule = True
 
@@ -139,7 +151,7 @@ class _Synthesis(torch.autograd.Function):
 
 
 class _Analysis(torch.autograd.Function):
-    """(g, Δt) ↦ m; its backward pass is :func:`response` and :func:`moments` of one more order."""
+    """(g, Δt) ↦ m; its backward pass is ``response`` and ``moments`` of one more order."""
 
     generate_vmap_rule = True
 

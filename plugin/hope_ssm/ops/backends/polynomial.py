@@ -27,12 +27,30 @@ class Sums(Protocol):
 
 
 def differentiable(c: Tensor, dt: Tensor, length: int, sums: Sums) -> Tensor:
-    """p(z) with derivatives of every order.  Args: c (S, R, n), Δt (S).  Returns: (S, R, F) complex."""
+    """p(z) with derivatives of every order.
+
+    Args:
+        c: (S, R, n).
+        dt: Δt, (S).
+        length: L.
+        sums: what computes the polynomial and its moments.
+
+    Returns:
+        (S, R, F) complex.
+    """
     return _Polynomial.apply(c, dt, length, sums)
 
 
 def _slope(moments: Tensor, dt: Tensor) -> Tensor:
-    """∂m_k/∂Δt = k (m_{k-1} - m_{k+1}) / (2Δt) for k < n.  Args: m (S, R, n+1), Δt (S).  Returns: (S, R, n)."""
+    """∂m_k/∂Δt = k (m_{k-1} - m_{k+1}) / (2Δt) for k < n.
+
+    Args:
+        moments: m, (S, R, n+1).
+        dt: Δt, (S).
+
+    Returns:
+        (S, R, n).
+    """
     before = torch.nn.functional.pad(moments[..., :-2], (1, 0))
     order = torch.arange(moments.shape[-1] - 1, dtype=dt.dtype, device=dt.device)
     return order * (before - moments[..., 1:]) / (2 * dt[:, None, None])

@@ -19,7 +19,7 @@ from hope_ssm.ops.frequency import frequency_grid
 CONFIGURATIONS = ((128, 4), (256, 4), (512, 4), (1024, 8))
 
 
-def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
+def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(z) = Σ_k c_k z^k at the all-pass nodes by Horner's rule in registers: nothing but p is written.
 
     Args:
@@ -27,8 +27,9 @@ def evaluate(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         sampling_period: Δt, (...) real, its batch dimensions broadcast against those of ``coefficients``.
         length: L; the angles are θ_j = 2πj / L.
 
-    Returns: (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds a system and 8·F bytes in float32. Sums in the
-    dtype of the coefficients. The backward pass adds in a fixed order.
+    Returns:
+        (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds a system and 8·F bytes in float32. Sums in the dtype
+        of the coefficients. The backward pass adds in a fixed order.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     return restore(differentiable(c, dt, length, sys.modules[__name__]))
@@ -86,7 +87,7 @@ def _tuned(name: str) -> Any:
 
 
 @triton.jit
-def _node(dt, cosine, sine, f, inside):
+def _node(dt, cosine, sine, f, inside):  # type: ignore[no-untyped-def]  # the language of triton has no types
     """Real and imaginary part of z = (c - is)² / (c² + s²), c = Δt·cos(θ/2), s = sin(θ/2), for a block of angles."""
     c = dt * tl.load(cosine + f, mask=inside, other=1.0)
     s = tl.load(sine + f, mask=inside, other=0.0)
@@ -95,7 +96,9 @@ def _node(dt, cosine, sine, f, inside):
 
 
 @triton.jit
-def _polynomial(coefficients, periods, cosine, sine, value, frequencies, rows, order, BLOCK: tl.constexpr):
+def _polynomial(  # type: ignore[no-untyped-def]
+    coefficients, periods, cosine, sine, value, frequencies, rows, order, BLOCK: tl.constexpr
+):
     system = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < frequencies
@@ -110,7 +113,9 @@ def _polynomial(coefficients, periods, cosine, sine, value, frequencies, rows, o
 
 
 @triton.jit
-def _moments(gradient, periods, cosine, sine, partial, frequencies, rows, order, blocks, BLOCK: tl.constexpr):
+def _moments(  # type: ignore[no-untyped-def]
+    gradient, periods, cosine, sine, partial, frequencies, rows, order, blocks, BLOCK: tl.constexpr
+):
     system = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < frequencies

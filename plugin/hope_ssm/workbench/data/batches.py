@@ -17,7 +17,9 @@ class FirstBatch:
 
     Args:
         loss: name of the loss, which says what targets are.
-        d_input, d_output, n_tokens: sizes of the data, see ``splits.Splits``.
+        d_input: sizes of the data, see ``splits.Splits``.
+        d_output: sizes of the data, see ``splits.Splits``.
+        n_tokens: sizes of the data, see ``splits.Splits``.
     """
 
     def __init__(self, loss: str, d_input: int, d_output: int, n_tokens: int | None) -> None:

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.workbench.data.registry import make_splits
 from hope_ssm.workbench.data.seeding import mixed, seed_epoch
 
-LOADER_OPTIONS = ("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor")
-LOADER_OPTIONS += ("chunk_len",)
+LOADER_OPTIONS = (
+    *("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor"),
+    "chunk_len",
+)
 
 
 class ChunkLoader(DataLoader):
@@ -30,7 +32,7 @@ class ChunkLoader(DataLoader):
         super().__init__(*args, **kwargs)
         self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         return super().__iter__() if self.chunk_len is None else self._chunks(super().__iter__())
 
     def _chunks(self, batches: Iterator[Any]) -> Iterator[tuple[Tensor, Tensor, dict[str, bool]]]:
@@ -56,20 +58,27 @@ class TrainingLoader(ChunkLoader):
 
     Args:
         dataset: of the training split.
-        seed: of the run; rank, world_size: of this process.
-        options: of :class:`ChunkLoader`.
+        seed: of the run.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out what does not fill a batch, or does not divide among the processes.
+        **options: of ``ChunkLoader``.
     """
 
     def __init__(
         self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True, **options: Any
     ) -> None:
-        sampler = DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
+        sampler: DistributedSampler = DistributedSampler(
+            dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last
+        )
         super().__init__(
             dataset, sampler=sampler, drop_last=drop_last, generator=torch.Generator().manual_seed(0), **options
         )
         self.seed, self.rank = seed, rank
 
-    def __iter__(self) -> Iterator[Any]:
+    sampler: DistributedSampler
+
+    def __iter__(self) -> Any:
         epoch = self.sampler.epoch
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
@@ -91,10 +100,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any], seed: int = 0) -> None:
         super().__init__()
         self.splits = make_splits(dataset)
-        for key in loader:
-            if key not in LOADER_OPTIONS:
-                valid = ", ".join(LOADER_OPTIONS)
-                raise TypeError(f"loader has no option {key!r}; valid are {valid}.{nearest(key, LOADER_OPTIONS)}")
+        check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
         self.loader = {**loader, "collate_fn": self.splits.collate}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
@@ -112,7 +118,8 @@ class DataModule(pl.LightningDataModule):
             )
         loader = TrainingLoader(self.splits.train, seed=self.seed, rank=rank, world_size=world_size, **self.loader)
         # Lightning tells the sampler its epoch before each but the first of a process, the one after a resume.
-        loader.sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer is not None else 0)
+        current: Any = None if trainer is None else trainer.fit_loop.epoch_progress.current
+        loader.sampler.set_epoch(0 if current is None else current.processed)
         return loader
 
     def _evaluation(self, dataset: Dataset) -> DataLoader:

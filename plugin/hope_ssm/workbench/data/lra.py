@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.lra.files import place
 from hope_ssm.workbench.data.splits import Splits, pad, pad_pairs
@@ -12,7 +14,7 @@ def listops(
 ) -> Splits:
     """Nested lists of digits under operators, to evaluate."""
     parts, vocabulary = texts.listops(data_dir, l_max=l_max, append_bos=append_bos, append_eos=append_eos)
-    return Splits(**parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
+    return Splits.of(parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
 
 
 def listops_small(size: int = small.LISTOPS_SIZE, data_seed: int = 0, l_max: int = 128) -> Splits:
@@ -33,13 +35,13 @@ def imdb(
     """Film reviews as characters."""
     marks = {"append_bos": append_bos, "append_eos": append_eos}
     parts, vocabulary = texts.imdb(data_dir, seed=seed, l_max=l_max, min_freq=min_freq, val_split=val_split, **marks)
-    return Splits(**parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad)
+    return Splits.of(parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad)
 
 
 def aan(data_dir: str | None = None, l_max: int = 4000, append_bos: bool = False, append_eos: bool = True) -> Splits:
     """Pairs of papers as characters."""
     parts, vocabulary = texts.aan(data_dir, l_max=l_max, append_bos=append_bos, append_eos=append_eos)
-    return Splits(**parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad_pairs)
+    return Splits.of(parts, d_input=len(vocabulary), d_output=2, n_tokens=len(vocabulary), collate=pad_pairs)
 
 
 def pathfinder(
@@ -53,10 +55,11 @@ def pathfinder(
     seed: int = 42,
 ) -> Splits:
     """Images of dashed paths as pixels."""
-    options = {"pool": pool, "center": center, "tokenize": tokenize, "val_split": val_split, "test_split": test_split}
+    shares = {"val_split": val_split, "test_split": test_split}
+    options: dict[str, Any] = {"pool": pool, "center": center, "tokenize": tokenize, **shares}
     parts = pathfinder_images.pathfinder(resolution, data_dir, seed=seed, **options)
     n_tokens = 256 if tokenize else None
-    return Splits(**parts, d_input=n_tokens or 1, d_output=2, n_tokens=n_tokens)
+    return Splits.of(parts, d_input=n_tokens or 1, d_output=2, n_tokens=n_tokens)
 
 
 def pathfinder_small(

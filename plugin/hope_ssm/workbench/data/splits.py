@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,9 @@ class Splits:
     """Pairs (x, y) for training, validation and test.
 
     Attributes:
-        train, val, test: torch data sets. One whose samples change from epoch to epoch has ``set_epoch(epoch)``.
+        train: torch data set for training. If its samples change from epoch to epoch, it has ``set_epoch(epoch)``.
+        val: torch data set for validation.
+        test: torch data set for the test.
         d_input: features of x (L, d_input); of no account for tokens x (L,).
         d_output: classes, or numbers a prediction has.
         l_output: steps a prediction has: 0 for one prediction a sequence (y is a class, or (d_output,)), k for the last
@@ -72,6 +74,11 @@ class Splits:
     l_output: int | None = 0
     n_tokens: int | None = None
     collate: Callable[[list[tuple]], Any] | None = stack
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Dataset], **options: Any) -> Splits:
+        """Return the splits of ``{"train", "val", "test"}``; the options are those of the class."""
+        return cls(parts["train"], parts["val"], parts["test"], **options)
 
     def __post_init__(self) -> None:
         for name in ("train", "val", "test"):

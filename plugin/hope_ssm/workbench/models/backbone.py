@@ -26,7 +26,7 @@ LAYERS = {"s4": S4Block}
 class ResidualBlock(nn.Module):
     """x ↦ pool(residual(x, f(norm(x)))) with a norm before (prenorm), or x ↦ pool(norm(residual(x, f(x)))).
 
-    Args: see :class:`SequenceModel`; ``number`` counts the blocks from 1.
+    The options are those of ``SequenceModel``, and ``number`` counts the blocks from 1.
     """
 
     def __init__(
@@ -81,10 +81,12 @@ class SequenceModel(nn.Module):
     Args:
         d_model: H.
         layer: configuration of the layer in every block, with ``_name_``.
-        n_layers, n_repeat: n_layers·n_repeat blocks, with a pool after every ``n_repeat``.
+        n_layers: n_layers·n_repeat blocks in all.
+        n_repeat: a pool follows every ``n_repeat`` blocks.
         prenorm: norm before the layer (and one more at the end) instead of after.
         norm: ``"layer"``, ``"batch"``, ``"instance"``, ``"group"``, or None; see ``norms``.
-        dropout, tie_dropout: on every residual branch, and in layers that do not set their own.
+        dropout: on every residual branch, and in layers that do not set their own.
+        tie_dropout: one mask for all steps of a sequence; in layers too that do not set their own.
         dropinp: dropout on the inputs.
         bidirectional: two layers a block, the second on each sequence backwards, and a linear map of both. (In the host
             the second hears the sequence forwards too. The layer's own ``bidirectional`` is a two-sided kernel.)
@@ -92,7 +94,8 @@ class SequenceModel(nn.Module):
         pool: see ``pooling``; None for none.
         transposed: accepted for the host's sake; the axes are (B, L, H) here either way.
         track_norms: keep the mean square of the inputs and of every block's outputs, in training, in ``metrics``.
-        encoder, decoder: None; the workbench has them as groups of their own.
+        encoder: None; the workbench has a group of this name.
+        decoder: None; the workbench has a group of this name.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class SequenceModel(nn.Module):
         layer["dropout"] = dropout if layer.get("dropout") is None else layer["dropout"]
         layer["tie_dropout"] = tie_dropout if layer.get("tie_dropout") is None else layer["tie_dropout"]
         self.drop = make_dropout(dropinp, tie_dropout, "dropinp")
-        self.layers = nn.ModuleList()
+        self.layers: Any = nn.ModuleList()
         n_repeat = check_positive_integer("n_repeat", n_repeat)
         for number in range(1, check_positive_integer("n_layers", n_layers) * n_repeat + 1):
             block = ResidualBlock(
@@ -151,7 +154,8 @@ class SequenceModel(nn.Module):
             lengths: (B,) whole numbers if the sequences end before L. What follows does not change the outputs
                 before it, the states or the statistics of norms; the output there is 0.
 
-        Returns: (B, L', H'), and one state a layer (None without ``state``); see :meth:`output_lengths`.
+        Returns:
+            (B, L', H'), and one state a layer (None without ``state``); see ``output_lengths``.
         """
         if state is not None:
             self._check_recurrent()
@@ -164,7 +168,7 @@ class SequenceModel(nn.Module):
             states.append(after)
         if self.training and self.track_norms:
             squares.append(self._mean_square(x, lengths))
-            self.metrics = {f"norm/{i}": square for i, square in enumerate(squares)}
+            self.metrics = {f"norm/{i}": square for i, square in enumerate(squares) if square is not None}
         return without_padding(normalize(self.norm, x, lengths), lengths), states
 
     def output_lengths(self, lengths: Tensor | None) -> Tensor | None:
@@ -199,7 +203,7 @@ class SequenceModel(nn.Module):
         return list(state)
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare all layers for :meth:`step`, as in the host; no need to, and safe at any time."""
+        """Prepare all layers for ``step``, as in the host; no need to, and safe at any time."""
         self._check_recurrent()
         for block in self.layers:
             block.layer.setup_step(**options)

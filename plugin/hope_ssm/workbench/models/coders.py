@@ -111,7 +111,7 @@ class SequenceDecoder(nn.Module):
         self.mode = check_choice("decoder.mode", mode, MODES)
         self.l_output = l_output if not l_output else check_positive_integer("decoder.l_output", l_output)
         self.use_lengths = check_flag("decoder.use_lengths", use_lengths)
-        self.output_transform = nn.Linear(d_model, d_output)
+        self.output_transform: nn.Module = nn.Linear(d_model, d_output)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, L, H) to (B, d_output) or (B, l_output, d_output)."""
@@ -149,7 +149,7 @@ class SequenceDecoder(nn.Module):
 
 
 class RetrievalDecoder(nn.Module):
-    """y = W_2 σ(W_1 f + b_1) + b_2 of a pair (z, z'),  f = (z, z', z - z', z z');  z is :class:`SequenceDecoder`'s.
+    """y = W_2 σ(W_1 f + b_1) + b_2 of a pair (z, z'),  f = (z, z', z - z', z z');  z is ``SequenceDecoder``'s.
 
     Args:
         d_model: H.
@@ -157,7 +157,8 @@ class RetrievalDecoder(nn.Module):
         d_hidden: features between the two maps; None: H.
         nli: f as above; false: f = (z, z'), and a third map with half as many features before it.
         activation: σ, ``"relu"`` or ``"gelu"``.
-        mode, use_lengths: of :class:`SequenceDecoder`.
+        mode: of ``SequenceDecoder``.
+        use_lengths: of ``SequenceDecoder``.
 
     Source: with ``nli``, Y. Xiong et al., "Nyströmformer", AAAI 2021; without, Y. Tay et al., "Long Range Arena", 2021.
     """

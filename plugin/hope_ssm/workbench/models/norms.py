@@ -42,7 +42,7 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in :class:`BatchNorm`."""
+        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in ``BatchNorm``."""
         return _standardized(x, valid, (1,), self.eps)
 
 
@@ -53,7 +53,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(1, d_model, eps=eps, affine=affine)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in :class:`BatchNorm`."""
+        """(B, L, H) to (B, L, H); ``valid`` (B, L) as in ``BatchNorm``."""
         y = _standardized(x, valid, (1, 2), self.eps)
         return y * self.weight + self.bias if self.affine else y
 
@@ -74,7 +74,7 @@ def make_norm(config: str | Mapping[str, Any] | None, d_model: int) -> nn.Module
     """Return the norm of a name or of a mapping with ``_name_`` and options; None is the identity."""
     config = "none" if config is None else config
     name = config.get("_name_") if isinstance(config, Mapping) else config
-    return instantiate("norm", NORMS, config, **{_SIZES.get(name, "d_model"): d_model})
+    return instantiate("norm", NORMS, config, **{_SIZES.get(str(name), "d_model"): d_model})
 
 
 def normalize(norm: nn.Module, x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -16,7 +16,10 @@ class Pool(nn.Module):
 
     With s = 1 it maps each step by itself, and also one alone, (B, H).
 
-    Args: d_input: H; stride: s; expand: e, or None for no change of the features.
+    Args:
+        d_input: H.
+        stride: s.
+        expand: e, or None for no change of the features.
     """
 
     def __init__(self, d_input: int, stride: int = 1, expand: int | None = None) -> None:

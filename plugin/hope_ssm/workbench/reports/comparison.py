@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hope_ssm.checks import nearest
+from hope_ssm.reporting.tables import markdown_table
 from hope_ssm.workbench.losses import LOSSES, METRICS
 from hope_ssm.workbench.reports.rows import Row, configuration, versions_differ
 from hope_ssm.workbench.resuming import differences
@@ -21,7 +22,11 @@ _LESS_IS_BETTER = {"loss", "bpb", *LOSSES}
 class Difference:
     """d_s = x_s - y_s of the seeds s = 1 … n both have, with a two-sided t interval d̄ ± t_{0.975, n-1} sd(d) / √n.
 
-    Attributes: mean: d̄; n: pairs; interval, p: None with one pair, or if all differences are equal and not 0.
+    Attributes:
+        mean: d̄.
+        n: pairs.
+        interval: of the mean; None with one pair, or if all differences are equal and not 0.
+        p: None in the same cases.
     """
 
     mean: float
@@ -46,18 +51,18 @@ def difference(pairs: Sequence[tuple[float, float]]) -> Difference:
 
     Source: Student's t for paired samples; Dietterich, Neural Computation 10 (1998), on comparing trained models.
     """
-    from scipy.stats import t
+    from scipy.stats import ttest_rel
 
     values = [x - y for x, y in pairs]
     mean, n = statistics.fmean(values), len(values)
     if n == 1:
         return Difference(mean, n, None, None)
-    error = statistics.stdev(values) / math.sqrt(n)
     rounding = 1e-12 * max(abs(value) for pair in pairs for value in pair)
-    if error <= rounding:
+    if statistics.stdev(values) <= rounding * math.sqrt(n):
         return Difference(mean, n, *((None, None) if abs(mean) > rounding else ((0.0, 0.0), 1.0)))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    return Difference(mean, n, (mean - half, mean + half), float(2 * t.sf(abs(mean) / error, n - 1)))
+    test = ttest_rel(*zip(*pairs, strict=True))
+    low, high = test.confidence_interval(CONFIDENCE)
+    return Difference(mean, n, (float(low), float(high)), float(test.pvalue))
 
 
 def wanted(metric: str, config: Mapping[str, Any]) -> str | None:
@@ -71,7 +76,8 @@ def wanted(metric: str, config: Mapping[str, Any]) -> str | None:
 def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
     """Return {swept key: its value in the baseline} for a part of a label: ``s4d``, ``kernel=s4d``, or several.
 
-    Raises: ValueError: no row has it (the nearest is named), or several keys have that value, or all rows have it.
+    Raises:
+        ValueError: no row has it (the nearest is named), or several keys have that value, or all rows have it.
     """
     keys = dict.fromkeys(key for row in table for key in row.settings)
     found: dict[str, Any] = {}
@@ -80,7 +86,9 @@ def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
         matching = {(k, v) for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
         if len(matching) > 1:
             raise ValueError(f"--baseline must name one key; {word} is {', '.join(f'{k}={v}' for k, v in matching)}.")
-        found |= dict(matching) or {word: None}
+        found |= dict(matching)
+        if not matching:
+            found[word] = None
     if all(key in keys for key in found) and any(_has(row, found) for row in table):
         return found
     for row in table:
@@ -170,7 +178,7 @@ def lines(pairs: Sequence[Comparison], metrics: Sequence[str]) -> list[dict[str,
 def markdown(pairs: Sequence[Comparison], alone: Sequence[Row], metrics: Sequence[str], baseline: str) -> str:
     """Return the comparison as Markdown."""
     header = ["configuration", "against", "metric", "pairs", "mean difference", "95 % interval", "p", "verdict"]
-    cells = [header, ["---"] * len(header)]
+    cells = [header]
     for line in lines(pairs, metrics):
         interval = f"{line['low']:+.4f} to {line['high']:+.4f}" if line["p"] != "" else "–"
         p = f"{line['p']:.2g}" if line["p"] != "" else "–"
@@ -178,7 +186,7 @@ def markdown(pairs: Sequence[Comparison], alone: Sequence[Row], metrics: Sequenc
             line["configuration"], line["baseline"], line["metric"], str(line["pairs"]),
             f"{line['mean difference']:+.4f}", interval, p, line["verdict"],
         ])  # fmt: skip
-    text = f"\n## Against {baseline}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
+    text = f"\n## Against {baseline}\n\n" + markdown_table(cells) + "\n"
     text += (
         "\nDifferences are paired by seed and by all other swept keys; intervals and p are those of a paired t test, "
     )

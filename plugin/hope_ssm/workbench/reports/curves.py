@@ -7,30 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
+from hope_ssm.reporting.plots import band, pyplot, save
 from hope_ssm.workbench.reports.rows import Row
 
 
 def draw_curves(table: Sequence[Row], metric: str, path: Path) -> None:
     """Save a metric and the training loss against the epoch, mean and standard deviation over the runs of each row.
 
-    Args: table: rows of a report; metric: in the metrics.csv of every run; path: of the picture.
+    Args:
+        table: rows of a report.
+        metric: in the metrics.csv of every run.
+        path: of the picture.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     histories = [[run.epochs for run in row.runs] for row in table]
-    figure, panels = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, panels = pyplot().subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for panel, name in zip(panels, (metric, "train/loss"), strict=True):
         for row, runs in zip(table, histories, strict=True):
             curves = [{line["epoch"]: line[name] for line in epochs if name in line} for epochs in runs]
             shared = sorted(set.intersection(*(set(curve) for curve in curves)))
             values = np.array([[curve[epoch] for epoch in shared] for curve in curves])
-            epoch, mean, deviation = np.array(shared) + 1, values.mean(0), values.std(0, ddof=len(runs) > 1)
-            (line,) = panel.plot(epoch, mean, marker="." if len(epoch) < 30 else None, label=row.label)
-            panel.fill_between(epoch, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.15, lw=0)
+            band(panel, np.array(shared) + 1, values, marker="." if len(shared) < 30 else None, label=row.label)
         panel.set(xlabel="epoch", ylabel=name)
     panels[0].legend(loc="best", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save(figure, path)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hope_ssm.checks import check_choice
+from hope_ssm.reporting.tables import markdown_table, mean_and_deviation, write_csv
 from hope_ssm.workbench.reports import comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows
 from hope_ssm.workbench.run_directory import RunDirectory, find_runs
 
 _SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
-
-
-def spread(values: Sequence[float], digits: int, scale: float = 1.0) -> str:
-    """Return "mean ± standard deviation" of the sample; "mean" of a single value; "–" of none."""
-    if not values:
-        return "–"
-    mean = f"{scale * statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def metrics_of(table: Sequence[Row]) -> list[str]:
@@ -43,21 +35,21 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
         "steps / s",
         "peak memory MiB",
     ]
-    lines = [header, ["---"] * len(header)]
+    lines = [header]
     for row in table:
         lines.append(
             [
                 row.label,
                 str(len(row.runs)),
-                *(spread(row.values(name), 4) for name in metrics),
+                *(mean_and_deviation(row.values(name), 4) for name in metrics),
                 row.d_state,
                 row.count("parameters"),
                 row.count("kernel_parameters"),
-                spread(row.values(_SPEED), 1),
-                spread(row.values(_MEMORY), 0),
+                mean_and_deviation(row.values(_SPEED), 1),
+                mean_and_deviation(row.values(_MEMORY), 0),
             ]
         )
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    text = markdown_table(lines) + "\n"
     text += "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
     text += "or the last where nothing was validated.\n"
     for row in table:
@@ -71,7 +63,8 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
 def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
     """Return the metric of the picture: the one asked for, or the first of monitor and losses that all runs have.
 
-    Raises: ValueError: a metric that some run has not; the nearest is named.
+    Raises:
+        ValueError: a metric that some run has not; the nearest is named.
     """
     known = set.intersection(*({name for line in run.epochs for name in line} for run in runs)) - {"epoch", "step"}
     if metric is not None:
@@ -80,20 +73,20 @@ def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
     return next((name for name in wanted if name in known), None)
 
 
-def _write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(lines)
-
-
 def write(directory: Path, out: Path, metric: str | None = None, baseline: str | None = None) -> str:
     """Write report.md, report.csv (a line a configuration), runs.csv (a line a run) and report.png into ``out``.
 
-    Args: directory: with runs below it; out: made if absent; metric: of the picture, that monitored by default;
+    Args:
+        directory: with runs below it.
+        out: made if absent.
+        metric: of the picture, that monitored by default.
         baseline: part of a label, against which the other rows are compared, in comparison.csv too.
-    Returns: the Markdown.  Raises: ValueError: no runs, none finished, no such metric or baseline.
+
+    Returns:
+        the Markdown.
+
+    Raises:
+        ValueError: no runs, none finished, no such metric or baseline.
     """
     runs = find_runs(directory)
     finished = [run for run in runs if run.state == "finished" and run.results]
@@ -120,9 +113,9 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
                 line[f"{name} mean"] = statistics.fmean(values)
                 line[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 else ""
         lines.append(line)
-    _write_csv(out / "report.csv", lines)
+    write_csv(out / "report.csv", lines)
     each = [(row, run) for row in table for run in row.runs]
-    _write_csv(
+    write_csv(
         out / "runs.csv",
         [
             {"configuration": row.label, "seed": run.config["train"]["seed"], "directory": run.path, **run.results}
@@ -130,7 +123,7 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         ],
     )
     if compared:
-        _write_csv(out / "comparison.csv", compared)
+        write_csv(out / "comparison.csv", compared)
     if shown is not None:
         curves.draw_curves(table, shown, out / "report.png")
     files = [

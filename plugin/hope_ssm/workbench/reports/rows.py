@@ -19,8 +19,11 @@ _ASIDE = ("train.seed", "train.ckpt", "train.tensorboard", "wandb", "loader.num_
 class Row:
     """The finished runs of one configuration.
 
-    Attributes: settings: {swept key: value}, what sets it apart from the other rows; label: the same as text; runs:
-    one a seed; notes: what a reader must know.
+    Attributes:
+        settings: {swept key: value}, what sets it apart from the other rows.
+        label: the same as text.
+        runs: one a seed.
+        notes: what a reader must know.
     """
 
     settings: dict[str, str]

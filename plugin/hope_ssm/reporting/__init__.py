@@ -1,0 +1,1 @@
+"""What every report needs: tables, pictures, times, and words about the machine."""

@@ -1,0 +1,126 @@
+"""HopeLayer: the block under another signature, for any kernel; and the optimizer groups of any module."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from hope_ssm import HopeLayer, parameter_groups
+from hope_ssm.kernels.hope import HopeKernel
+from hope_ssm.layers.s4block import S4Block
+from kernel_cases import ENTRIES, RECURRENT
+
+B, L, H = 3, 13, 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kernel", ENTRIES)
+def test_whole_sequences(kernel, dtype):
+    layer = HopeLayer(H, kernel=kernel, l_max=L).to(dtype)
+    x = torch.randn(B, L, H, dtype=dtype)
+    y = layer(x)
+    assert (y.shape, y.dtype) == (x.shape, dtype)
+    y.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters())
+    block = S4Block(H, mode=kernel, l_max=L).to(dtype)
+    block.load_state_dict(layer.block.state_dict())  # a layer of the workbench, and back
+    assert torch.equal(block(x)[0], y)
+
+
+@pytest.mark.parametrize("kernel", RECURRENT)
+def test_chunks_and_steps(kernel):
+    layer = HopeLayer(H, kernel=kernel, d_state=6, gate=2, bottleneck=2).double()
+    x = torch.randn(B, L, H, dtype=torch.float64)
+    layer.setup_step()
+    with torch.no_grad():
+        whole = layer(x)
+        first, state = layer(x[:, :5], state=layer.default_state(B))
+        rest = []
+        for u in x[:, 5:].unbind(1):
+            y, state = layer.step(u, state)
+            rest.append(y)
+    torch.testing.assert_close(torch.cat([first, torch.stack(rest, 1)], 1), whole, rtol=1e-10, atol=1e-10)
+
+
+def test_default_kernel_and_default_layer():
+    assert isinstance(HopeLayer(H).block.layer.kernel, HopeKernel)
+    torch.manual_seed(0)
+    layer = HopeLayer(H, d_state=6)
+    torch.manual_seed(0)
+    block = S4Block(H, mode="hope", d_state=6)
+    assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), block.parameters(), strict=True))
+
+
+def test_lengths_and_rate():
+    layer = HopeLayer(H, d_state=6).double()
+    x, lengths = torch.randn(B, L, H, dtype=torch.float64), torch.tensor([4, 13, 1])
+    for row, n in zip(x, lengths, strict=True):
+        row[n:] = math.nan
+    y, after = layer(x, lengths, state=layer.default_state(B))
+    torch.testing.assert_close(layer(x, lengths), y)
+    for i, n in enumerate(lengths.tolist()):
+        own, state = layer(x[i : i + 1, :n], state=layer.default_state(1))
+        torch.testing.assert_close(y[i : i + 1, :n], own, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(after[i : i + 1], state, rtol=1e-10, atol=1e-10)
+        assert not y[i, n:].any()
+    x = torch.randn(B, L, H, dtype=torch.float64)
+    assert not torch.allclose(layer(x, rate=2.0), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: HopeLayer(H, kernel="hop"), ValueError, r"kernel must be one of .*; got 'hop'\. Did you mean 'hope'"),
+        (lambda: HopeLayer(H, drop_out=0.1), TypeError, r"the layer has no option 'drop_out'; .* mean 'dropout'"),
+        (lambda: HopeLayer(H, "s4"), TypeError, "positional"),
+        (lambda: HopeLayer(H)(torch.zeros(2, H)), ValueError, r"must have shape \(batch, length, 4\); got \(2, 4\)"),
+        (
+            lambda: HopeLayer(H)(torch.zeros(2, 5, 3)),
+            ValueError,
+            r"must have shape \(batch, length, 4\); got \(2, 5, 3\)",
+        ),
+        (lambda: HopeLayer(H, gate=2)(torch.zeros(2, 5, 3)), ValueError, r"must have shape \(batch, length, 4\); got"),
+        (
+            lambda: HopeLayer(H, bottleneck=2)(torch.zeros(2, 5, 3)),
+            ValueError,
+            r"\(batch, length, 4\); got \(2, 5, 3\)",
+        ),
+        (lambda: HopeLayer(H).step(torch.zeros(2, 3), None), ValueError, r"must have shape \(batch, 4\); got \(2, 3\)"),
+        (lambda: HopeLayer(H, kernel="conv", l_max=3).default_state(2), NotImplementedError, "no recurrent mode"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# Optimizer groups
+
+
+def test_groups_follow_the_layer_and_spare_biases_and_norms():
+    layer = HopeLayer(H, d_state=6, lr={"dt": 0.002}, wd={"dt": 0.0})
+    model = torch.nn.Sequential(layer, torch.nn.LayerNorm(H), torch.nn.GroupNorm(1, H))
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.01, weight_decay=0.1)
+    found = {}
+    for group in optimizer.param_groups:
+        for name in group["names"]:
+            found[name] = group["lr"], group["weight_decay"]
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    kernel = "0.block.layer.kernel"
+    assert found.pop(f"{kernel}.raw_sampling_period") == (0.002, 0.0)
+    spared = {name for name, options in found.items() if options == (0.01, 0.0)}
+    assert spared == {"0.block.output_linear.0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
+    assert {found[name] for name in set(found) - spared} == {(0.01, 0.1)}
+    assert f"{kernel}.markov_parameters" in found
+
+
+def test_a_module_without_kernels_and_a_copy():
+    (group,) = parameter_groups(torch.nn.Linear(2, 3, bias=False))
+    assert group["names"] == ["weight"]
+    layer = HopeLayer(H, lr={"dt": 0.002})
+    assert [g.get("lr") for g in parameter_groups(copy.deepcopy(layer))] == [
+        g.get("lr") for g in parameter_groups(layer)
+    ]
