@@ -121,10 +121,10 @@ def band_starts(
 ) -> tuple[Tensor, Tensor]:
     """ω_g = (g + u) s and Δt_g = width · s, with the spacing s = π n / (G T) of G bands that share out a window T.
 
-    The area 2π · n/(2G) of the delays of a band is that of T steps over its strip of width s. It delays the frequency at
-    its centre by n/(2G Δt_g) = T/(2π · width) steps. A feature has its T and its u: log T from half the horizon to all
-    of it, one at random from each of ``count`` equal parts, so that few features have short and long ones too; u uniform
-    on [0, 1]. s is at most π/G, where the bands cover every frequency.
+    The area 2π · n/(2G) of the delays of a band is that of T steps over its strip of width s. It delays the frequency
+    at its centre by n/(2G Δt_g) = T/(2π · width) steps. A feature has its T and its u: log T from half the horizon to
+    all of it, one at random from each of ``count`` equal parts, so that few features have short and long ones too; u
+    uniform on [0, 1]. s is at most π/G, where the bands cover every frequency.
 
     Args:
         count: how many features.
