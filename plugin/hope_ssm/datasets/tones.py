@@ -26,7 +26,9 @@ class Tones(RandomDataset):
         l_seq: steps, at least l_tone.
         l_tone: steps that the tones sound.
         noise: standard deviation, above 0.
-        seed, split, fixed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        seed: see :class:`~hope_ssm.datasets.randomness.RandomDataset`.
+        split: see there.
+        fixed: see there.
 
     Samples: x (l_seq, 1), float32, and the class.
     """
