@@ -56,7 +56,8 @@ OPS = {
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
-    "bands": {"backends", "frequency", "toeplitz"},
+    "band_responses": {"backends", "frequency", "toeplitz"},
+    "bands": {"band_responses", "frequency", "toeplitz"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {

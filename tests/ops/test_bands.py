@@ -11,7 +11,7 @@ import torch
 
 import reference
 from hope_ssm.hankel import StateSpace, hankel_singular_values, state_space_singular_values
-from hope_ssm.ops import bands, convolution
+from hope_ssm.ops import band_responses, bands, convolution
 
 F, G, C, B = 3, 2, 2, 2  # features, bands, channels, batch
 PERIODS = np.array([[0.05, 0.3], [1.0, 2.5], [0.004, 0.02]])
@@ -82,9 +82,9 @@ def test_gradients_are_those_of_the_tables(length, system, rng):
     def loss(samples):
         return (weight * samples).sum() + samples.square().sum()
 
-    plain = bands._synthesis(c, frequencies, *bands._tables(periods, frequencies, length, 3), length)
+    plain = band_responses._synthesis(c, frequencies, *band_responses._tables(periods, frequencies, length, 3), length)
     exact = torch.autograd.grad(loss(plain), wanted, create_graph=True)
-    found = torch.autograd.grad(loss(bands.response(*wanted, length)), wanted, create_graph=True)
+    found = torch.autograd.grad(loss(band_responses.response(*wanted, length)), wanted, create_graph=True)
     for value, other in zip(found, exact, strict=True):
         assert (value - other).abs().max() < 1e-11 * other.abs().max()
     second, other = (torch.autograd.grad(sum(g.square().sum() for g in gs), wanted) for gs in (found, exact))
