@@ -74,6 +74,13 @@ def check_positive_number(option: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(option: str, value: float) -> float:
+    """Return a share as a float if it is a number from 0 to 1; otherwise raise."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{option} must be a number from 0 to 1; got {value!r}.")
+    return float(value)
+
+
 def check_flag(option: str, value: Any) -> bool:
     """Return ``value`` if it is true or false; otherwise raise: the text "no" would count as true."""
     if not isinstance(value, bool):

@@ -116,6 +116,11 @@ def test_starts():
     assert (centres[:, 0] >= 0).all()
     assert (centres[:, 0] <= spacing[:, 0]).all()
     torch.testing.assert_close(periods, 0.1 * spacing[:, :1].expand_as(periods))
+    scattered, _ = initialization.band_starts(400, 8, 64, 512, 0.1, scattered=0.25)
+    below, above = scattered[:, 0] <= spacing.max(), scattered[:, 0] > math.pi / 2
+    assert below.sum() >= 300
+    assert 30 < above.sum() < 70
+    assert scattered.max() <= math.pi
     assert initialization.band_starts(100, 8, 64, 4, 0.1)[0].max() <= math.pi
     torch.testing.assert_close(build(horizon=None, l_max=20).frequency, build().frequency)
     assert build(bands=None, d_state=64).bands == 8
@@ -133,6 +138,7 @@ def test_starts():
         ({"banded_share": 1.5}, "banded_share must be a number from 0 to 1; got 1.5."),
         ({"banded_share": -0.1}, "banded_share must be a number from 0 to 1; got -0.1."),
         ({"banded_share": "half"}, "banded_share must be a number from 0 to 1; got 'half'."),
+        ({"scattered_share": 2}, "scattered_share must be a number from 0 to 1; got 2."),
         ({"band_width": 0}, "band_width must be a finite number above 0; got 0."),
         ({"band_scale": -1}, "band_scale must be a finite number above 0; got -1."),
         ({"centres": [0.1, 4.0], "bands": 2}, r"centres must be 2 frequencies from 0 to π; got \[0.1, 4.0\]."),

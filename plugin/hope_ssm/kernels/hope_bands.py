@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_positive_integer, check_positive_number
+from hope_ssm.checks import check_positive_integer, check_positive_number, check_share
 from hope_ssm.kernels import initialization
 from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS, SequenceKernel
 from hope_ssm.kernels.cache import enough_memory
@@ -20,25 +19,6 @@ from hope_ssm.ops import backends, realization
 from hope_ssm.ops import bands as band
 from hope_ssm.ops.convolution import sample_kernel
 from hope_ssm.precision import full_precision, working_dtype
-
-MOST_BANDS = 8  # of a feature, where bands is None
-
-
-def check_bands(bands: int | None, n: int) -> int:
-    """Return G with 2G dividing n: the most up to 8 if None, 0 for none; otherwise raise."""
-    if bands is None:
-        fitting = [count for count in range(1, MOST_BANDS + 1) if n % (2 * count) == 0]
-        if not fitting:
-            raise ValueError(f"d_state must be even for bands of complex states; got {n}. bands=0 takes any.")
-        return fitting[-1]
-    if bands == 0 and not isinstance(bands, bool):
-        return 0
-    check_positive_integer("bands", bands)
-    if n % (2 * bands):
-        raise ValueError(
-            f"d_state must be a multiple of 2·bands, for complex states in a band; got d_state={n} and bands={bands}."
-        )
-    return int(bands)
 
 
 class HopeBandsKernel(SequenceKernel):
@@ -64,6 +44,7 @@ class HopeBandsKernel(SequenceKernel):
         banded_share: of the features, from 0 to 1, rounded to whole features.
         band_width: Δt_g at the start over the spacing of the bands; 0.16 makes the delay at a centre its window.
         band_scale: √E‖c‖² of a banded feature at the start.
+        scattered_share: of the banded features, those whose bands begin at a random frequency, not at 0.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
         horizon: steps of the longest sequence, for the windows of all features; None: l_max for the bands, and see
             ``initialization`` where that is None too.
@@ -110,6 +91,7 @@ class HopeBandsKernel(SequenceKernel):
         banded_share: float = 0.5,
         band_width: float = 0.15,
         band_scale: float = 1.0,
+        scattered_share: float = 0.0,
         centres: Sequence[float] | None = None,
         **shared: Any,
     ) -> None:
@@ -120,10 +102,9 @@ class HopeBandsKernel(SequenceKernel):
         super().__init__(
             dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
         )
-        self.n, self.bands = n, check_bands(bands, n)
-        if isinstance(banded_share, bool) or not isinstance(banded_share, Real) or not 0 <= banded_share <= 1:
-            raise ValueError(f"banded_share must be a number from 0 to 1; got {banded_share!r}.")
-        self.banded = math.floor(banded_share * self.d_model + 0.5) if self.bands else 0
+        self.n, self.bands = n, initialization.check_bands(bands, n)
+        share = check_share("banded_share", banded_share)
+        self.banded = math.floor(share * self.d_model + 0.5) if self.bands else 0
         self.plain = self.d_model - self.banded
         if self.plain:
             h = initialization.markov_parameters(init, (self.channels, self.plain, n), init_scale)
@@ -133,24 +114,28 @@ class HopeBandsKernel(SequenceKernel):
             self.register("markov_parameters", h)
             self.register_sampling_period("raw_sampling_period", min(self.n_ssm, self.plain))
         if self.banded:
-            self._register_bands(horizon, band_width, band_scale, centres)
+            self._register_coefficients(band_scale)
+            start = (min(self.n_ssm, self.banded), self.bands, n, horizon or self.l_max, band_width)
+            self._register_places(
+                *initialization.band_starts(*start, scattered=scattered_share, deterministic=self.deterministic),
+                centres,
+            )
 
-    def _register_bands(self, horizon: int | None, width: float, scale: float, centres: Sequence[float] | None) -> None:
-        scale, copies = check_positive_number("band_scale", scale), min(self.n_ssm, self.banded)
+    def _register_coefficients(self, scale: float) -> None:
+        scale = check_positive_number("band_scale", scale)
         shape = (self.channels, self.banded, self.bands, self.n // (2 * self.bands), 2)
         c = torch.randn(shape) * (scale / math.sqrt(self.n))
         if self.deterministic:
             c = torch.zeros(shape)
             c[..., 0, 0] = scale / math.sqrt(self.bands)
-        frequency, dt = initialization.band_starts(
-            copies, self.bands, self.n, horizon or self.l_max, width, deterministic=self.deterministic
-        )
+        self.register("C", c)
+
+    def _register_places(self, frequency: Tensor, dt: Tensor, centres: Sequence[float] | None) -> None:
         if centres is not None:
             given = torch.as_tensor([float(centre) for centre in centres], dtype=torch.float64)
             if given.shape != (self.bands,) or not ((given >= 0) & (given <= math.pi)).all():
                 raise ValueError(f"centres must be {self.bands} frequencies from 0 to π; got {list(centres)}.")
-            frequency = given.expand(copies, self.bands).clone()
-        self.register("C", c)
+            frequency = given.expand_as(frequency).clone()
         self.register("raw_band_sampling_period", TRANSFORMS[self.dt_transform][1](dt))
         self.register("frequency", frequency)
 
