@@ -16,6 +16,7 @@ from torch import Tensor
 from hope_ssm.ops.backends.krylov import slope
 from hope_ssm.ops.frequency import allpass_coefficient, input_gain
 from hope_ssm.ops.toeplitz import geometric_series, toeplitz
+from hope_ssm.ops.transforms import as_written, forward_mode
 from hope_ssm.precision import full_precision
 
 
@@ -141,7 +142,7 @@ def response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length:
         (R, F, L) in the dtype of ``periods``.
     """
     c = coefficients.to(periods.dtype)
-    if torch.compiler.is_compiling():
+    if as_written():
         return _synthesis(c, frequencies, *_tables(periods, frequencies, length, c.shape[-1]), length)
     return _Response.apply(c, periods, frequencies, length)[0]
 
@@ -197,7 +198,7 @@ class _Response(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         c, periods, frequencies, basis, matrices = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or forward_mode():
             basis, matrices = _tables(periods, frequencies, gradient.shape[-1], c.shape[-1] + 1)
         found = _analysis(gradient, frequencies, basis, matrices)
         real, imaginary = c
