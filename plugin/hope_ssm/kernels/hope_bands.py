@@ -12,12 +12,13 @@ from torch import Tensor
 from hope_ssm.checks import check_positive_integer, check_positive_number, check_share
 from hope_ssm.kernels import initialization
 from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS, SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.hope import S4_INITS
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops import bands as band
 from hope_ssm.ops.convolution import sample_kernel
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 
@@ -196,10 +197,14 @@ class HopeBandsKernel(SequenceKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length, rate = self.kernel_length(L), self.check_rate(rate)
-        state = None if state is None else self.check_state(state)
-        with enough_memory(self.name, (self.channels, self.d_model, length), self._dtype()):
-            kernel = self.cache.get(self, (length, rate), lambda: self._samples(length, rate))
-        return kernel, None if state is None else self._response(length, rate, state)
+        state, whole = None if state is None else self.check_state(state), largest(length)
+        kernel = with_enough_memory(
+            lambda: self.cache.get(self, (length, rate), lambda: self._samples(whole, rate)[..., :length]),
+            self.name, (self.channels, self.d_model, length), self._dtype(),
+        )  # fmt: skip
+        if state is None:
+            return kernel, None
+        return kernel, self._response(whole, rate, at_least_one(state))[: len(state), ..., :length]
 
     def _samples(self, length: int, rate: float) -> Tensor:
         plain = banded = None
@@ -254,7 +259,8 @@ class HopeBandsKernel(SequenceKernel):
         Returns:
             (B, H, n).
         """
-        state = self.check_inputs(u, state, "B, H, L")
+        count = len(self.check_inputs(u, state, "B, H, L"))
+        u, state = at_least_one(u), at_least_one(state)
         plain = banded = None
         if self.plain:
             _, dt = self._plain_system()
@@ -263,7 +269,7 @@ class HopeBandsKernel(SequenceKernel):
             _, dt, frequency = self._banded_system()
             after = band.forward_state(dt, frequency, u[:, self.plain :], self._in_bands(state))
             banded = after.movedim(0, 2).flatten(2).to(state.dtype)
-        return self._joined(plain, banded, 1)
+        return self._joined(plain, banded, 1)[:count]
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device.
