@@ -78,6 +78,11 @@ class HopeBandsKernel(SequenceKernel):
     }
     idle_optimizer_options = ("B",)
     idle_options = S4_OPTIONS | {"init"}
+    markov_parameters: Tensor
+    raw_sampling_period: Tensor
+    C: Tensor
+    raw_band_sampling_period: Tensor
+    frequency: Tensor
 
     def __init__(
         self,
@@ -236,18 +241,17 @@ class HopeBandsKernel(SequenceKernel):
             y (B, C, H), state (B, H, n).
         """
         state = self.check_inputs(u, state, "B, H")
-        outputs: list[Tensor | None] = [None, None]
-        states: list[Tensor | None] = [None, None]
+        plain_y = plain_state = banded_y = banded_state = None
         if self.plain:
             h, dt = self._plain_system()
             with full_precision(u.device):
                 inputs, start = u[:, : self.plain].to(h.dtype), state[:, : self.plain].to(h.dtype)
                 y, after = realization.step(h, dt, inputs, start)
-            outputs[0], states[0] = y.to(u.dtype), after.to(state.dtype)
+            plain_y, plain_state = y.to(u.dtype), after.to(state.dtype)
         if self.banded:
             y, after = band.step(*self._banded_system(), u[:, self.plain :], self._in_bands(state))
-            outputs[1], states[1] = y.to(u.dtype), after.movedim(0, 2).flatten(2).to(state.dtype)
-        return self._joined(*outputs, -1), self._joined(*states, 1)
+            banded_y, banded_state = y.to(u.dtype), after.movedim(0, 2).flatten(2).to(state.dtype)
+        return self._joined(plain_y, banded_y, -1), self._joined(plain_state, banded_state, 1)
 
     def forward_state(self, u: Tensor, state: Tensor) -> Tensor:
         """The state after a stretch of inputs.
