@@ -60,6 +60,8 @@ OPS = {
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
+    "band_responses": {"backends", "frequency", "toeplitz", "transforms"},
+    "bands": {"band_responses", "frequency", "toeplitz"},
     "workers": set(),
     "grouped_convolution": {"workers"},
     "long_convolution": {"grouped_convolution", "transforms"},

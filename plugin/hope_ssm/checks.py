@@ -81,6 +81,13 @@ def check_positive_number(option: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(option: str, value: float) -> float:
+    """Return a share as a float if it is a number from 0 to 1; otherwise raise."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{option} must be a number from 0 to 1; got {value!r}.")
+    return float(value)
+
+
 def check_real(what: str, x: Any) -> Tensor:
     """Return ``x`` if it is a tensor of real floating-point numbers; otherwise raise ``TypeError``."""
     if isinstance(x, Tensor) and x.is_floating_point():

@@ -23,7 +23,7 @@ from hope_ssm.precision import full_precision, working_dtype
 COEFFICIENTS = ("real", "complex_noncausal")
 
 # Initializations of S4's state matrix: they mean nothing here, where there is no state matrix to initialize.
-_S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
+S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
 # Names the host's own kernels use for their ways to evaluate Cauchy and Vandermonde sums.
 _S4_BACKENDS = ("naive", "cuda")
 
@@ -100,7 +100,7 @@ class HopeKernel(SequenceKernel):
         coefficients: str = "real",
         **shared: Any,
     ) -> None:
-        if init is None or (isinstance(init, str) and (init in _S4_INITS or init.startswith("diag-"))):
+        if init is None or (isinstance(init, str) and (init in S4_INITS or init.startswith("diag-"))):
             shared["init"], init = init, "gaussian"
         if backend in _S4_BACKENDS:
             shared["backend"], backend = backend, "auto"

@@ -44,6 +44,20 @@ def transposed_product(q: Tensor, x: Tensor) -> Tensor:
     return torch.fft.irfft(product, n=2 * n)[..., :n]
 
 
+def toeplitz(series: Tensor) -> Tensor:
+    """T(q)_ij = q_{i-j}, as a dense matrix.
+
+    Args:
+        series: q, (..., n).
+
+    Returns:
+        (..., n, n).
+    """
+    order = torch.arange(series.shape[-1], device=series.device)
+    lag = order.unsqueeze(-1) - order
+    return torch.where(lag < 0, 0, series[..., lag.clamp(min=0)])
+
+
 def geometric_series(ratio: Tensor, n: int) -> Tensor:
     """(1, a, a², …, a^{n-1}): the series of (I - aS)⁻¹, by doubling, smooth in a (also at a = 0).
 
