@@ -103,8 +103,8 @@ class FFTConvolution(nn.Module):
 
     def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
-        if not self.bidirectional:
-            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        if not self.bidirectional:  # no part of L - 1 steps, which torch.export would want to be more than one
+            return k + torch.nn.functional.pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1)), 0
         forward, reverse = k.tensor_split(2)
         present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
