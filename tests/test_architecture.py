@@ -20,7 +20,9 @@ else:
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "plugin"
 PACKAGE = PLUGIN / "hope_ssm"
-FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
+FILES = [
+    path for path in sorted(PLUGIN.rglob("*.py")) if not {"configs", "upstream"} & set(path.relative_to(PLUGIN).parts)
+]
 
 MATHEMATICS = {"hankel", "ops", "precision"}
 # checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures
@@ -30,21 +32,22 @@ MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
     "precision": set(),
-    "reporting": set(),
+    "reporting": {"storage"},
+    "storage": set(),
     "hankel": set(),
-    "datasets": set(),
+    "datasets": {"storage"},
     "ops": {"precision"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
     "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
 # Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
@@ -65,7 +68,7 @@ OPS = {
 WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
-    "reports": {"losses", "resuming", "run_directory"},
+    "reports": {"losses", "resuming", "run_directory", "survey"},
     "validation": {"arithmetic", "callbacks", "configuration", "data", "losses", "models", "optimization", "resuming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.

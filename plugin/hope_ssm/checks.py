@@ -62,7 +62,7 @@ def check_positive_integer(option: str, value: Any) -> int:
     A symbolic size of torch.export stays as it is; torch.jit.trace's sizes are tensors, and become numbers.
     """
     if isinstance(value, torch.SymInt):
-        return value
+        return value  # type: ignore[return-value]
     if torch.jit.is_tracing() and isinstance(value, Tensor) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -138,12 +138,12 @@ def test_s4_only_options_are_ignored_with_one_line(kernel, caplog):
     """Named once in a process however many layers there are; not at all when they are unset or verbose is off."""
     caplog.set_level(logging.INFO, logger="hope_ssm.kernels")
     torch.manual_seed(0)
-    plain = kernel(d_model=4, d_state=4, verbose=False)(L=5)[0]
-    assert torch.is_tensor(kernel(d_model=4, d_state=4, verbose=False, comp=True)(L=5)[0])
+    plain = kernel(d_model=4, d_state=4, l_max=5, verbose=False)(L=5)[0]
+    assert torch.is_tensor(kernel(d_model=4, d_state=4, l_max=5, verbose=False, comp=True)(L=5)[0])
     assert not caplog.records
     for _ in range(3):
         torch.manual_seed(0)
-        ignoring = kernel(d_model=4, d_state=4, comp=True, measure="legt", dt_tie=True, bandlimit=None)
+        ignoring = kernel(d_model=4, d_state=4, l_max=5, comp=True, measure="legt", dt_tie=True, bandlimit=None)
         assert torch.equal(ignoring(L=5)[0], plain)
     (record,) = caplog.records
     assert (

@@ -58,7 +58,7 @@ def test_every_parameter_trains_under_every_shipped_configuration(experiment, ke
 
 def test_norms_of_the_layers_are_logged(tmp_path):
     trained(tmp_path, "model.track_norms=true")
-    (line,) = csv.DictReader((tmp_path / "metrics.csv").open())
+    (line,) = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
     assert float(line["norm/0"]) > 0
     assert float(line["norm/1"]) > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,13 @@ _S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier"
 _S4_BACKENDS = ("naive", "cuda")
 
 
+def _longest(horizon: int | Sequence[int] | None, l_max: int | None) -> int | None:
+    """Steps of the longest sequence: the horizon, or l_max where there is none for this kernel alone."""
+    if isinstance(horizon, Sequence) and not isinstance(horizon, str):
+        horizon = None
+    return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
+
+
 class HopeKernel(SequenceKernel):
     """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B  for  G(z) = Σ_k h_k P(z)^{k+1},  P(z) = (z⁻¹ + a) / (1 + a z⁻¹).
 
@@ -45,7 +53,8 @@ class HopeKernel(SequenceKernel):
         dt_min: least initial Δt (they are log-uniform), per sample, above 0; None means: from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``).
+            None (``initialization.window_periods``); None: l_max. Without either, a warning and windows for some
+            hundred steps. Of several sizes, as a data set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: independent sampling periods; divides d_model; None: one a feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
@@ -83,7 +92,7 @@ class HopeKernel(SequenceKernel):
         d_state: int = 64,
         dt_min: float | None = None,
         dt_max: float | None = None,
-        horizon: int | None = None,
+        horizon: int | Sequence[int] | None = None,
         init: str | None = "gaussian",
         init_scale: float = 1.0,
         truncation: str = "exact",
@@ -96,12 +105,19 @@ class HopeKernel(SequenceKernel):
         if backend in _S4_BACKENDS:
             shared["backend"], backend = backend, "auto"
         n = check_positive_integer("d_state", d_state)
-        longest, shortest = initialization.window_periods(n, horizon)
+        steps = _longest(horizon, shared.get("l_max"))
+        longest, shortest = initialization.window_periods(n, steps)
         super().__init__(
             dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
         )
         if isinstance(self.lr, float):
             self._explain_bare_lr()
+        if steps is None and (dt_min is None or dt_max is None):
+            self._say(
+                "hope: neither horizon nor l_max says how long the sequences are, so the windows are those for some "
+                f"hundred steps: Δt from {self.dt_min} to {self.dt_max}. Set horizon to the length of the longest one.",
+                logging.WARNING,
+            )
         self.n = n
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)

@@ -136,10 +136,10 @@ class StateSpaceKernel(SequenceKernel, ABC):
         start = None if state is None else at_least_one(self.from_state(self.check_state(state)))
 
         def samples() -> tuple[Tensor, Tensor | None]:
-            if start is None:
+            if state is None or start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
             kernel, response = self._samples(length, rate, start)
-            return kernel, response[: len(state)]
+            return kernel, None if response is None else response[: len(state)]
 
         return with_enough_memory(samples, self.name, (self.channels, self.d_model, length), working_dtype(self.C))
 

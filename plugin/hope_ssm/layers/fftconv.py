@@ -12,7 +12,7 @@ from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
-from hope_ssm.ops.long_convolution import long_convolution
+from hope_ssm.ops.long_convolution import MODES, long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
@@ -46,6 +46,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        convolution: str = "auto",
         **kernel_options: Any,
     ) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class FFTConvolution(nn.Module):
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
+        self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
@@ -107,9 +109,10 @@ class FFTConvolution(nn.Module):
             forward, reverse = k.tensor_split(2)
             reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))[..., :-1]
             forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
-            return long_convolution(u, forward) + long_convolution(u.flip(-1), reverse).flip(-1)
+            behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
+            return long_convolution(u, forward, mode=self.convolution) + behind
         k, ahead = self._lags(k, u.shape[-1])
-        return long_convolution(u, k, ahead=ahead)
+        return long_convolution(u, k, ahead=ahead, mode=self.convolution)
 
     def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""

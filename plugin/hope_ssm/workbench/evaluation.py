@@ -13,7 +13,8 @@ from hope_ssm.checks import check_choice
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.data.registry import check_trusted
 from hope_ssm.workbench.resuming import read_checkpoint
-from hope_ssm.workbench.run_directory import BEST, LAST, find_run
+from hope_ssm.workbench.run_directory import BEST, LAST
+from hope_ssm.workbench.survey import find_run
 from hope_ssm.workbench.task import SequenceTask
 from hope_ssm.workbench.validation.configuration import checked
 

@@ -60,6 +60,15 @@ class Stream:
         self.state: Any = None
         self.memory: list[Tensor] = []
 
+    @property
+    def carried(self) -> tuple[Any, list[Tensor]]:
+        """What goes from batch to batch, for a checkpoint in the middle of an epoch."""
+        return self.state, self.memory
+
+    @carried.setter
+    def carried(self, carried: tuple[Any, Any]) -> None:
+        self.state, self.memory = carried[0], list(carried[1])
+
     def before(self, model: Any, x: Tensor, index: int, reset: bool | None = None) -> Any:
         """Return the state for batch number ``index``, or None.
 

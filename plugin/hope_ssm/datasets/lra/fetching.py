@@ -15,7 +15,7 @@ from typing import Any
 
 from hope_ssm.checks import check_choice
 from hope_ssm.datasets import cifar
-from hope_ssm.datasets.lra.making import PARTIAL, check_space, told, whole_file
+from hope_ssm.datasets.lra.making import PARTIAL, alone, check_space, told, whole_file
 from hope_ssm.datasets.lra.texts import SPLIT_FILES
 
 TIMEOUT = 30  # seconds without an answer
@@ -208,8 +208,23 @@ def fetch(
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder
-    if all((folder / name).exists() for name in source.files):
+
+    def there() -> bool:
+        return all((folder / name).exists() for name in source.files)
+
+    if there():
         return False
+    with alone(folder):
+        if there():
+            return False
+        _put(source, root, archive, say, advance)
+    return True
+
+
+def _put(
+    source: Source, root: Path, archive: Path | None, say: Callable[[str], None], advance: Callable[[int], None]
+) -> None:
+    folder = root / source.folder
     folder.mkdir(parents=True, exist_ok=True)
     mine = archive is None
     if archive is None:
@@ -228,4 +243,3 @@ def fetch(
             file.write((checksum.split()[1] + "\n").encode())
     say(f"unpacking {archive}, {checksum}")
     unpack(archive, source, folder)
-    return True

@@ -17,6 +17,7 @@ from hope_ssm.datasets.lra.making import (
     claim,
     finish,
     make_parts,
+    one_at_a_time,
     part_generator,
     told,
     whole_file,
@@ -73,6 +74,7 @@ def _write_part(folder: Path, seed: int, part: int, size: int, resolution: int, 
     return size
 
 
+@one_at_a_time
 def make(
     folder: Path,
     resolution: int = 32,
