@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
@@ -97,16 +98,26 @@ class FFTConvolution(nn.Module):
             u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        k, ahead = self._lags(self.drop_kernel(k), length)
-        y = long_convolution(u, k, ahead=ahead, mode=self.convolution)
+        y = self._convolved(u, self.drop_kernel(k))
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
+    def _convolved(self, u: Tensor, k: Tensor) -> Tensor:
+        """(B, H, L), (2C or C, H, K) to (B, C, H, L)."""
+        if self.bidirectional and isinstance(u.shape[-1], torch.SymInt):  # two parts, none of which has L - 1 steps
+            forward, reverse = k.tensor_split(2)
+            reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))[..., :-1]
+            forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
+            behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
+            return long_convolution(u, forward, mode=self.convolution) + behind
+        k, ahead = self._lags(k, u.shape[-1])
+        return long_convolution(u, k, ahead=ahead, mode=self.convolution)
+
     def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
-        if not self.bidirectional:
-            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        if not self.bidirectional:  # no part of L - 1 steps, which torch.export would want to be more than one
+            return k + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1)), 0
         forward, reverse = k.tensor_split(2)
         present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
