@@ -59,4 +59,5 @@ def test_the_example_with_one_line_changed(host, tmp_path, cifar):
     shutil.copytree(data / "cifar", tmp_path / "data" / "cifar")
     done = host.python(str(tmp_path / "example.py"), *EXAMPLE, directory=tmp_path, path=(accept, host.home))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "checkpoint" / "ckpt.pth").exists()
+    assert "Optimizer group 1" in done.stdout, "the parameters' own options must reach its optimizer"
+    assert "Batch Idx: (0/1) | Loss: " in done.stderr
