@@ -143,6 +143,7 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
+# ++model.layer.layer=grouped_fftconv
 LAYERS = {
     "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }

@@ -13,10 +13,11 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels import initialization
 from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
@@ -177,18 +178,20 @@ class HopeKernel(SequenceKernel):
         length = self.kernel_length(L)
         h, dt = self._system(rate)
         backend = backends.get(self.backend, h.device)
-        state = None if state is None else self.check_state(state).unsqueeze(1)
+        whole = largest(length, self.truncation == "exact")
 
         def sample() -> Tensor:
             if self.noncausal:
-                return sample_noncausal_kernel(h, dt, length, backend)
-            return sample_kernel(h, dt, length, self.truncation, backend)
+                return sample_noncausal_kernel(h, dt, whole, backend)
+            return sample_kernel(h, dt, whole, self.truncation, backend)[..., :length]
 
-        with enough_memory("hope", (*h.shape[:2], length), h.dtype):
-            kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
+        kernel = with_enough_memory(
+            lambda: self.cache.get(self, (length, rate), sample), "hope", (*h.shape[:2], length), h.dtype
+        )
         if state is None:
             return kernel, None
-        return kernel, realization.state_response(h, dt, state, length, backend)
+        rows = at_least_one(self.check_state(state)).unsqueeze(1)
+        return kernel, realization.state_response(h, dt, rows, whole, backend)[: len(state), ..., :length]
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.
@@ -218,7 +221,7 @@ class HopeKernel(SequenceKernel):
         """
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, state)
+        return realization.forward_state(dt, at_least_one(u), at_least_one(state))[: len(state)]
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""

@@ -18,7 +18,11 @@ from hope_ssm.workbench.configuration import in_a_sentence
 def plain(value: Any, where: str = "the configuration") -> Any:
     """Return ``value`` with mappings as dict, sequences as list, NumPy and torch numbers as Python's, paths as text.
 
-    OmegaConf's containers are resolved first. Raises: TypeError: something else; its key is named.
+    OmegaConf's containers are resolved first.
+
+    Raises:
+        TypeError: something else; its key is named.
+        ValueError: an interpolation that leads nowhere.
     """
     if isinstance(value, (DictConfig, ListConfig)):
         try:

@@ -59,7 +59,11 @@ def check_named(
 ) -> str | dict[str, Any] | None:
     """Return a configuration that is a name of ``registered``, or a mapping with ``_name_`` and options, checked.
 
-    Args: where: the key; given: parameters that the program knows.
+    Args:
+        where: the key.
+        registered: what the names mean.
+        config: the name or the mapping; None stays.
+        given: parameters that the program knows.
     """
     if config is None:
         return None
