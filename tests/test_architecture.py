@@ -20,7 +20,9 @@ else:
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "plugin"
 PACKAGE = PLUGIN / "hope_ssm"
-FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
+FILES = [
+    path for path in sorted(PLUGIN.rglob("*.py")) if not {"configs", "upstream"} & set(path.relative_to(PLUGIN).parts)
+]
 
 MATHEMATICS = {"hankel", "ops", "precision"}
 # checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures
@@ -36,7 +38,7 @@ MAY_IMPORT = {
     "ops": {"precision"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
-    "layers": MATHEMATICS | {"registry"},
+    "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
     "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
     "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
@@ -47,15 +49,19 @@ MAY_IMPORT = {
     | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
-# Within the mathematics: frequency, toeplitz, contraction ← backends ← transfer, realization ← convolution.
+# Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
 OPS = {
-    "contraction": set(),
+    "contraction": {"transforms"},
     "frequency": set(),
     "toeplitz": {"frequency"},
-    "backends": {"frequency", "toeplitz"},
+    "transforms": set(),
+    "backends": {"frequency", "toeplitz", "transforms"},
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
+    "workers": set(),
+    "grouped_convolution": {"workers"},
+    "long_convolution": {"grouped_convolution", "transforms"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {

@@ -37,6 +37,7 @@ def test_a_run_directory_tells_how_it_came_about(tmp_path):
     assert list(tmp_path.glob("csv/version_0/metrics.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

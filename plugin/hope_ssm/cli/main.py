@@ -24,6 +24,7 @@ COMMANDS = {
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
     "bench": "kernels, convolutions, layers and training steps timed side by side",
     "doctor": "print versions, the host found, backends and known traps",
+    "upstream": "write HOPE as a patch and a pull request for state-spaces/s4",
 }
 
 
@@ -42,9 +43,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def say_what_can_be_said() -> None:
+    """Let ε, Σ and • become ? where the terminal or file that output goes to has no such letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not, and takes all letters
+            stream.reconfigure(errors="replace")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; an error becomes one sentence on stderr unless HYDRA_FULL_ERROR=1 asks for its traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    say_what_can_be_said()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), end="")
         return 0

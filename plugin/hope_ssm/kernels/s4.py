@@ -13,14 +13,14 @@ from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
 from hope_ssm.kernels.optimizer_options import OptimizerOption
-from hope_ssm.kernels.state_space import repeated_squares
+from hope_ssm.kernels.state_space import repeated_squares, times
 from hope_ssm.ops.contraction import contract
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
 
 
-class _Resolvent:
+class _Woodbury:
     """(1 - ΔtA/2)⁻¹ = D⁻¹ - Δt N (1 + Δt WᵀN)⁻¹ WᵀD⁻¹  with  D = 1 - ΔtΛ/2  and  N = D⁻¹W  (Woodbury's identity).
 
     Ā = 2 (1 - ΔtA/2)⁻¹ - 1. In coordinates A = Λ - 2WWᵀ, with W those of P; the conjugate modes give the 2. |D| ≥ 1 and
@@ -34,10 +34,10 @@ class _Resolvent:
 
     def __init__(self, poles: Diagonal, W: Tensor, dt: Tensor) -> None:
         self.diagonal = Diagonal(1 - dt / 2 * poles.real, -dt / 2 * poles.imaginary).inverse()
-        self.right = (self.diagonal.mT @ W.mT).mT  # WᵀD⁻¹
+        self.right = times(self.diagonal.mT, W.mT).mT  # WᵀD⁻¹
         gain = dt.unsqueeze(-1)
         core = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device) + gain * self.right @ W.mT
-        self.left = torch.linalg.solve(core.mT, gain * (self.diagonal @ W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
+        self.left = torch.linalg.solve(core.mT, gain * times(self.diagonal, W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
 
     def solve(self, x: Tensor) -> Tensor:
         """(1 - ΔtA/2)⁻¹ x.
@@ -48,9 +48,9 @@ class _Resolvent:
         Returns:
             the same shape.
         """
-        return self.diagonal(x) - contract("hrm,hrn,...hn->...hm", self.left, self.right, x)
+        return self.diagonal.apply(x) - contract("hrm,hrn,...hn->...hm", self.left, self.right, x)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """Ā x.
 
         Args:
@@ -64,14 +64,14 @@ class _Resolvent:
     def squares(self, count: int) -> list[Tensor]:
         """Ā, Ā², Ā⁴, … (H, n, n)."""
         identity = torch.eye(self.right.shape[-1], dtype=self.right.dtype, device=self.right.device)
-        inverse = self.diagonal @ identity.expand(len(self.right), -1, -1) - self.left.mT @ self.right
+        inverse = times(self.diagonal, identity.expand(len(self.right), -1, -1)) - self.left.mT @ self.right
         return repeated_squares(2 * inverse - identity, count)
 
 
 class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
-    The inverse is Woodbury's (``_Resolvent``), so a step takes O(n) operations; the powers of Ā for the convolution are
+    The inverse is Woodbury's (``_Woodbury``), so a step takes O(n) operations; the powers of Ā for the convolution are
     those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, for A + A* ≤ 0: rounding does not grow.
 
     Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
@@ -137,11 +137,11 @@ class S4Kernel(ModalKernel):
         poles, P, B = (np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
         return poles, P, B
 
-    def discretized(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor]:
+    def discretized(self, rate: float = 1.0) -> tuple[_Woodbury, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""
         poles, B, dt = self.poles(), self.inputs(), self.periods(rate)
         W = torch.stack([self.per_feature(coordinates(column)) for column in self.P], dim=-2)
-        resolvent = _Resolvent(poles, W, dt)
+        resolvent = _Woodbury(poles, W, dt)
         return resolvent, resolvent.solve(dt * B)
 
     def extra_repr(self) -> str:

@@ -14,13 +14,13 @@ from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel
 
 
-@dataclass(frozen=True)
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class RealDiagonal:
     """diag(f) for real f (H, n)."""
 
     entries: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """f x.
 
         Args:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
-from hope_ssm.layers.padding import check_input, without_padding
+from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.ops.long_convolution import MODES, long_convolution
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
@@ -43,6 +45,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        convolution: str = "auto",
         **kernel_options: Any,
     ) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class FFTConvolution(nn.Module):
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
+        self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
@@ -79,32 +83,36 @@ class FFTConvolution(nn.Module):
             (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
+        if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
+            y, after = self(one, None if state is None else at_least_one(state), rate)
+            return y[:0], None if state is None else after[:0]
+        x = with_its_length(x)
         length, rate = x.shape[1], check_positive_number("rate", rate)
-        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
-        kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
+        u = without_padding(x, lengths).transpose(1, 2)
+        kernel_length = length
+        if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
+            kernel_length = min(length, cut)
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
+            u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        n = length + kernel_length
-        if self.bidirectional:
-            forward, reverse = k.tensor_split(2)
-            k = self._two_sided(forward, reverse, n)
-        k = self.drop_kernel(k)
-        spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
-        y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
+        k, ahead = self._lags(self.drop_kernel(k), length)
+        y = long_convolution(u, k, ahead=ahead, mode=self.convolution)
         if state is not None:
             y, state = y + response, after
-        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
+        return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
-    def _two_sided(self, forward: Tensor, reverse: Tensor, n: int) -> Tensor:
-        """(C, H, K) twice to (C, H, n): lags 0 … K-1, a gap, and the negative ones, the last at n-1."""
+    def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
+        """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
+        if not self.bidirectional:
+            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        forward, reverse = k.tensor_split(2)
+        present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
-            present, reverse = reverse.split([1, reverse.shape[-1] - 1], dim=-1)
-            forward = torch.cat([forward[..., :1] + present, forward[..., 1:]], dim=-1)
-        gap = forward.new_zeros(*forward.shape[:-1], n - forward.shape[-1] - reverse.shape[-1])
-        return torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
+            present, reverse = present + reverse[..., :1], reverse[..., 1:]
+        reverse = reverse[..., : length - 1]  # longer ones reach before the first step
+        return torch.cat([reverse.flip(-1), present, forward[..., 1:]], dim=-1), reverse.shape[-1]
 
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:

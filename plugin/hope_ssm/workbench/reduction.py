@@ -48,6 +48,7 @@ def reduce_run(
     states: int | None = None,
     checkpoint: str = "best",
     split: str = "test",
+    trust: bool = False,
 ) -> ReducedRun:
     """Reduce every kernel of a trained model by balanced truncation and write the result as a run of its own.
 
@@ -61,6 +62,7 @@ def reduce_run(
         states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
         checkpoint: ``"best"`` or ``"last"``.
         split: ``"test"`` or ``"val"``, for the metrics before and after.
+        trust: call the function of its own that the run names as ``dataset._target_``.
 
     Raises:
         FileExistsError: ``out`` holds a run.
@@ -70,7 +72,7 @@ def reduce_run(
     if (new.path / RUN).is_file():
         raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
     saved, task = read_checkpoint(path, "RUN"), load(path)
-    before = evaluate(path, split=split)
+    before = evaluate(path, split=split, trust=trust)
     config = saved["hyper_parameters"]["config"]
     found = kernels(task)
     made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
@@ -93,7 +95,7 @@ def reduce_run(
     torch.save(
         {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
     )
-    metrics = before, evaluate(new.path, split=split)
+    metrics = before, evaluate(new.path, split=split, trust=trust)
     recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
         block.obstacle for block in task.model.layers
     )

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench import callbacks as parts
+from hope_ssm.workbench.compilation import compile_model
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.peak_memory import PeakMemory
 from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override
@@ -141,6 +142,7 @@ def _fit(
     callbacks: Sequence[Callback] | None,
 ) -> dict[str, float]:
     options, settings = config["trainer"], config["train"]
+    compile_model(task.model, settings.get("compile"))
     where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
     at_the_end = True if settings["monitor"].startswith("train/") else None  # of an epoch, when it is known
     best = parts.BestCheckpoint(

@@ -152,13 +152,20 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
     Raises:
         ValueError: it is no archive, or lacks a file.
     """
-    partial = folder / f".unpacked.{os.getpid()}{PARTIAL}"
+    partial, left = folder / f".unpacked.{os.getpid()}{PARTIAL}", source.bytes
     partial.mkdir(parents=True)
     try:
         with tarfile.open(archive) as members:
             for member in members:
                 match = re.fullmatch(source.wanted, member.name)
                 if match and member.isfile():
+                    # A sparse or packed member may claim any size, of which a few bytes are in the archive.
+                    left -= member.size
+                    if member.issparse() or left < 0:
+                        raise ValueError(
+                            f"{archive} must hold at most {source.bytes / 1e9:g} GB, none of it sparse; {member.name} "
+                            f"has {member.size / 1e9:.1f} GB. Get the archive anew."
+                        )
                     target = partial / match[match.lastindex or 0]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     content: Any = members.extractfile(member)

@@ -71,6 +71,9 @@ def claim(folder: Path, recipe: dict[str, Any]) -> bool:
     note = folder / RECIPE
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
+        if found["recipe"] != recipe and not any(path.is_file() and path != note for path in folder.rglob("*")):
+            _write_note(folder, recipe, whole=False)  # nothing was made by the other recipe
+            return False
         if found["recipe"] != recipe:
             raise FileExistsError(
                 f"{folder} must be empty or hold {_line(recipe)}; it holds {_line(found['recipe'])}. "

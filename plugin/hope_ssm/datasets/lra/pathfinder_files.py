@@ -22,6 +22,7 @@ from hope_ssm.datasets.lra.making import (
     whole_file,
 )
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, Setting, picture, scene, setting_of
+from hope_ssm.datasets.randomness import check_seed
 
 SIZE = 200_000
 PART = 500  # images
@@ -98,6 +99,7 @@ def make(
     imaging()
     setting_of(resolution)
     check_positive_integer("size", size)
+    check_seed(seed)
     contour_length = CONTOUR_LENGTHS[check_choice("level", level, CONTOUR_LENGTHS)]
     place = folder / level
     recipe = {"data": "pathfinder", "resolution": resolution, "level": level, "seed": seed, "size": size, "version": 1}

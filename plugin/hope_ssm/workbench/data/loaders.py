@@ -24,12 +24,13 @@ LOADER_OPTIONS = (
 class ChunkLoader(DataLoader):
     """(x (B, L, d), y) ↦ (x[:, :c], y, {"reset": True}), (x[:, c:2c], y, {"reset": False}), …  with c = ``chunk_len``.
 
-    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk.
-    chunk_len None leaves the batches whole.
+    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk, as do
+    all where ``l_output`` is 0: one prediction a sequence. chunk_len None leaves the batches whole.
     """
 
-    def __init__(self, *args: Any, chunk_len: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, chunk_len: int | None = None, l_output: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.l_output = l_output
         self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
 
     def __iter__(self) -> Any:
@@ -39,7 +40,7 @@ class ChunkLoader(DataLoader):
         for x, y, *more in batches:
             if more:
                 raise ValueError("loader.chunk_len needs batches (x, y); got more, lengths for example.")
-            along = y.ndim > 1 and y.shape[1] == x.shape[1]
+            along = self.l_output != 0 and y.ndim > 1 and y.shape[1] == x.shape[1]
             chunks = x.split(self.chunk_len, dim=1)
             targets = y.split(self.chunk_len, dim=1) if along else [y] * len(chunks)
             for i, (part, target) in enumerate(zip(chunks, targets, strict=True)):
@@ -116,7 +117,7 @@ class DataModule(pl.LightningDataModule):
         self.splits = make_splits(dataset)
         check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
-        self.loader = {**loader, "collate_fn": self.splits.collate}
+        self.loader = {**loader, "collate_fn": self.splits.collate, "l_output": self.splits.l_output}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
         self.loader["drop_last"] = bool(loader.get("drop_last"))
 

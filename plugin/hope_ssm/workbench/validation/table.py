@@ -30,6 +30,7 @@ _NAMED = {"_name_": needed(str)}
 TRAIN = {
     "seed": needed(Seed),
     "ckpt": Text | None,
+    "compile": Flag | Text | None,
     "ema": Decay | None,
     "tensorboard": Flag | None,
     "test": Flag,
