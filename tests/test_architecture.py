@@ -71,7 +71,8 @@ WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
-    "validation": {"arithmetic", "callbacks", "configuration", "data", "losses", "models", "optimization", "resuming"},
+    "validation": {"arithmetic", "callbacks", "compilation", "configuration", "data", "losses", "models"}
+    | {"optimization", "resuming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

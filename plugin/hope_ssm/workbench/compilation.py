@@ -7,18 +7,17 @@ from torch import nn
 from hope_ssm.checks import nearest
 
 
-def compile_model(model: nn.Module, how: bool | str | None) -> None:
-    """Compile ``model`` in place: names of parameters, and so checkpoints, stay as they are.
+def compilation_backend(how: bool | str | None) -> str | None:
+    """Return the backend of torch.compile that ``train.compile`` means, None for none.
 
     Args:
-        model: the backbone.
         how: whether, or the name of a backend of torch.compile other than its own, Inductor.
 
     Raises:
         ValueError: neither true, false, null nor a backend's name.
     """
     if how is None or how is False:
-        return
+        return None
     import torch._dynamo
 
     names = sorted({*torch._dynamo.list_backends(exclude_tags=()), "inductor"})
@@ -26,4 +25,16 @@ def compile_model(model: nn.Module, how: bool | str | None) -> None:
         raise ValueError(
             f"train.compile must be true, false or one of {', '.join(names)}; got {how!r}.{nearest(str(how), names)}"
         )
-    model.compile(backend="inductor" if how is True else str(how))
+    return "inductor" if how is True else str(how)
+
+
+def compile_model(model: nn.Module, how: bool | str | None) -> None:
+    """Compile ``model`` in place: names of parameters, and so checkpoints, stay as they are.
+
+    Args:
+        model: the backbone.
+        how: see :func:`compilation_backend`.
+    """
+    backend = compilation_backend(how)
+    if backend is not None:
+        model.compile(backend=backend)
