@@ -143,8 +143,8 @@ def _convolution(mode: str, sizes: Sizes) -> Contender:
 
 def _layer(name: str, convolution: str, sizes: Sizes) -> Contender:
     torch.manual_seed(0)
-    options: dict[str, Any] = {"d_state": sizes.states, "verbose": False, "convolution": convolution}
-    layer = FFTConvolution(sizes.features, name, **options).to(**sizes.placement)
+    layer = FFTConvolution(sizes.features, name, convolution=convolution, d_state=sizes.states, verbose=False)
+    layer.to(**sizes.placement)
     x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
 
     @torch.no_grad()

@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from hope_ssm.checks import nearest
-
-
-def compilation_backend(how: bool | str | None) -> str | None:
-    """Return the backend of torch.compile that ``train.compile`` means, None for none.
-
-    Args:
-        how: whether, or the name of a backend of torch.compile other than its own, Inductor.
-
-    Raises:
-        ValueError: neither true, false, null nor a backend's name.
-    """
-    if how is None or how is False:
-        return None
-    import torch._dynamo
-
-    names = sorted({*torch._dynamo.list_backends(exclude_tags=()), "inductor"})
-    if how is not True and how not in names:
-        raise ValueError(
-            f"train.compile must be true, false or one of {', '.join(names)}; got {how!r}.{nearest(str(how), names)}"
-        )
-    return "inductor" if how is True else str(how)
-
 
 def compile_model(model: nn.Module, how: bool | str | None) -> None:
     """Compile ``model`` in place: names of parameters, and so checkpoints, stay as they are.
 
     Args:
         model: the backbone.
-        how: see :func:`compilation_backend`.
+        how: whether, or the name of a backend of torch.compile other than its own, Inductor.
     """
-    backend = compilation_backend(how)
-    if backend is not None:
-        model.compile(backend=backend)
+    if how:
+        model.compile(backend="inductor" if how is True else how)

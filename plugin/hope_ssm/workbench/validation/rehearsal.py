@@ -14,7 +14,6 @@ import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import Subset
 
-from hope_ssm.workbench.compilation import compilation_backend
 from hope_ssm.workbench.data.loaders import ChunkLoader, DataModule
 from hope_ssm.workbench.losses import steps_of
 from hope_ssm.workbench.optimization import configure
@@ -30,7 +29,6 @@ def rehearse(task: Any, data: DataModule, config: Mapping[str, Any]) -> None:
         ValueError: Lightning or torch refuses options, one is named; a split has too few batches for a limit; the
             samples do not suit the model, the decoder or the loss.
     """
-    compilation_backend(config["train"].get("compile"))
     with _silence():
         trainer = _attempt("trainer", config["trainer"], _trainer, "Lightning")
     for group in ("optimizer", "scheduler"):
