@@ -168,7 +168,7 @@ def traps(cuda: bool) -> list[Trap]:
         "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
         "pip install transformers, or scheduler=plateau, cosine, step or multistep",
     )
-    add(not cuda, "the host trains on a GPU unless told otherwise", "add trainer.accelerator=cpu trainer.devices=1")
+    add(not cuda, "the host trains on a GPU by default", "add trainer.accelerator=cpu trainer.devices=1")
     add(
         True,
         "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",

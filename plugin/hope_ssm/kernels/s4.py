@@ -14,7 +14,7 @@ from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import repeated_squares
-from hope_ssm.ops.contraction import contract
+from hope_ssm.ops.contraction import einsum
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
@@ -48,7 +48,7 @@ class _Resolvent:
         Returns:
             the same shape.
         """
-        return self.diagonal(x) - contract("hrm,hrn,...hn->...hm", self.left, self.right, x)
+        return self.diagonal(x) - einsum("hrm,hrn,...hn->...hm", self.left, self.right, x)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Ā x.

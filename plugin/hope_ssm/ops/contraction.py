@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def contract(equation: str, *tensors: Tensor) -> Tensor:
+def einsum(equation: str, *tensors: Tensor) -> Tensor:
     """Sum of products over the indices that the result lacks, in the order that opt_einsum finds cheapest.
 
     torch.compile cannot trace opt_einsum; while it traces, torch.einsum takes the same equation.

@@ -49,7 +49,7 @@ class Damage:
         """Whether at most 1 in 1000 samples are damaged."""
         return len(self.found) <= TOLERATED * (self.fine + len(self.found))
 
-    def settle(self) -> None:
+    def check(self) -> None:
         """Log what is left out; raise if it is more than 1 in 1000."""
         if not self.found:
             return

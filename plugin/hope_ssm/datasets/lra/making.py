@@ -40,12 +40,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         partial.replace(path)
     except OSError as error:
-        raise told(error, path.parent) from error
+        raise explained(error, path.parent) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def told(error: OSError, folder: Path) -> OSError:
+def explained(error: OSError, folder: Path) -> OSError:
     """Return an error that says what to do where a disk is full, others as they are."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error

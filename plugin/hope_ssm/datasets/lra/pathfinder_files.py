@@ -15,10 +15,10 @@ from hope_ssm.datasets.lra.making import (
     PARTIAL,
     check_space,
     claim,
+    explained,
     finish,
     make_parts,
     part_generator,
-    told,
     whole_file,
 )
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, Setting, picture, scene, setting_of
@@ -64,7 +64,7 @@ def _write_part(folder: Path, seed: int, part: int, size: int, resolution: int, 
             lines.append(" ".join(map(str, (f"imgs/{part}", f"sample_{i}.png", i, label, *rest))) + "\n")
         partial.replace(place)
     except OSError as error:
-        raise told(error, folder) from error
+        raise explained(error, folder) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     with whole_file(folder / "metadata" / f"{part}.npy") as file:
