@@ -41,6 +41,21 @@ def check_choice(option: str, value: Any, valid: Iterable[Choice]) -> Choice:
     return value
 
 
+def check_known(owner: str, names: Iterable[Any], valid: Iterable[str], kind: str = "option") -> None:
+    """Raise ``TypeError`` for the first name that is not valid; the nearest valid one is named.
+
+    Args:
+        owner: what has the options, in words.
+        names: the names that were given.
+        valid: the names that there are.
+        kind: what they are, ``"option"`` or ``"key"``.
+    """
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise TypeError(f"{owner} has no {kind} {name!r}; valid are {', '.join(valid)}.{nearest(name, valid)}")
+
+
 def check_positive_integer(option: str, value: Any) -> int:
     """Return ``value`` as an int if it is a whole number of at least 1; otherwise raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -182,7 +182,9 @@ def test_markov_parameters_are_never_tied():
 def test_s4_options_are_named_once(log):
     for _ in range(2):
         build(verbose=True, rank=2, measure="legs", disc="zoh", init="legs")
-    assert messages(log) == ["hope: the S4 options rank=2, measure=legs, disc=zoh, init=legs have no effect."]
+    assert messages(log) == [
+        "hope: the options rank=2, measure=legs, disc=zoh, init=legs of other kernels have no effect."
+    ]
 
 
 @pytest.mark.parametrize("init", ["legs", "diag-lin", "diag-inv", "fourier", None])

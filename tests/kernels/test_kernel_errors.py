@@ -145,7 +145,10 @@ def test_s4_only_options_are_ignored_with_one_line(kernel, caplog):
         ignoring = kernel(d_model=4, d_state=4, comp=True, measure="legt", dt_tie=True, bandlimit=None)
         assert torch.equal(ignoring(L=5)[0], plain)
     (record,) = caplog.records
-    assert record.getMessage() == f"{kernel.name}: the S4 options comp=True, measure=legt, dt_tie=True have no effect."
+    assert (
+        record.getMessage()
+        == f"{kernel.name}: the options comp=True, measure=legt, dt_tie=True of other kernels have no effect."
+    )
 
 
 # Calls

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.datasets.digits import N_CLASSES, digits
 from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.mnist import sequential_mnist
@@ -26,11 +26,7 @@ from hope_ssm.datasets.randomness import SPLITS
 
 def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) -> None:
     """Refuse options that no default names; the host's private ``__…`` keys pass."""
-    for key in options:
-        if key not in valid and not key.startswith("__"):
-            raise TypeError(
-                f"the data set {name} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
-            )
+    check_known(f"the data set {name}", [key for key in options if not key.startswith("__")], valid)
 
 
 class CheckedOptions:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from hope_ssm.checks import (
     check_choice,
     check_flag,
+    check_known,
     check_positive_integer,
     check_positive_number,
     log_once,
-    nearest,
     option_names,
 )
 from hope_ssm.kernels.cache import KernelCache
@@ -142,15 +142,11 @@ class SequenceKernel(nn.Module):
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         """Log the options that belong to other kernels; raise ``TypeError`` for those that belong to none."""
-        valid = option_names(type(self))
-        for key in options:
-            if key not in self.idle_options:
-                raise TypeError(
-                    f"the {self.name} kernel has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
-                )
+        unknown = [key for key in options if key not in self.idle_options]
+        check_known(f"the {self.name} kernel", unknown, option_names(type(self)))
         idle = [f"{key}={value}" for key, value in options.items() if value is not None]
         if idle:
-            self._say(f"{self.name}: the S4 options {', '.join(idle)} have no effect.")
+            self._say(f"{self.name}: the options {', '.join(idle)} of other kernels have no effect.")
 
     def register(self, name: str, tensor: Tensor) -> None:
         """Make ``tensor`` a parameter with its own optimizer options, or a buffer if it is frozen by ``lr``."""

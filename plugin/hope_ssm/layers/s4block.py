@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hope_ssm import registry
-from hope_ssm.checks import check_choice, check_positive_integer, log_once, nearest, option_names
+from hope_ssm.checks import check_choice, check_known, check_positive_integer, log_once, option_names
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.padding import check_input, without_padding
 from hope_ssm.layers.pointwise import make_activation, make_dropout, make_linear
@@ -37,10 +37,8 @@ def check_options(options: Mapping[str, Any], *owners: type) -> None:
     taken = [key for owner in owners for key in option_names(owner)]
     if not hasattr(owners[-1], "idle_options"):
         return  # another distribution's kernel, which says itself what it takes
-    for key in options:
-        if key not in taken and key not in owners[-1].idle_options:
-            valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
-            raise TypeError(f"the layer has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}")
+    valid = list(dict.fromkeys(name for name in taken if name != "d_model"))
+    check_known("the layer", [key for key in options if key not in owners[-1].idle_options], valid)
 
 
 class S4Block(nn.Module):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hope_ssm.checks import check_choice, nearest
+from hope_ssm.checks import check_choice, check_known
 
 
 def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapping[str, Any], **given: Any) -> Any:
@@ -27,10 +27,5 @@ def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapp
     parameters = inspect.signature(factory).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
-        for key in options:
-            if key not in parameters:
-                valid = [k for k in parameters if k not in given]
-                raise TypeError(
-                    f"{group} {name!r} has no option {key!r}; valid are {', '.join(valid)}.{nearest(key, valid)}"
-                )
+        check_known(f"{group} {name!r}", options, [key for key in parameters if key not in given or key in options])
     return factory(**{**given, **options})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice, nearest
+from hope_ssm.checks import check_choice, check_known
 
 MODES = ("none", "reset", "bptt", "tbptt")
 OPTIONS = ("mode", "n_context", "n_context_eval")
@@ -87,11 +87,7 @@ class Stream:
 def streams(options: Mapping[str, Any] | None) -> dict[str, Stream]:
     """Return the streams of train, val and test for the configuration ``train.state``."""
     options = dict(options or {})
-    for key in options:
-        if key not in OPTIONS:
-            raise TypeError(
-                f"train.state has no option {key!r}; valid are {', '.join(OPTIONS)}.{nearest(key, OPTIONS)}"
-            )
+    check_known("train.state", options, OPTIONS)
     mode, context = options.get("mode"), options.get("n_context", 0)
     evaluation = options.get("n_context_eval", context)
     if mode in ("reset", "bptt") and context == 0:

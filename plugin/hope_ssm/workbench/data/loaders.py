@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from hope_ssm.checks import check_positive_integer, nearest
+from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.workbench.data.registry import make_splits
 from hope_ssm.workbench.data.seeding import mixed, seed_epoch
 
@@ -100,10 +100,7 @@ class DataModule(pl.LightningDataModule):
     def __init__(self, dataset: Mapping[str, Any], loader: Mapping[str, Any], seed: int = 0) -> None:
         super().__init__()
         self.splits = make_splits(dataset)
-        for key in loader:
-            if key not in LOADER_OPTIONS:
-                valid = ", ".join(LOADER_OPTIONS)
-                raise TypeError(f"loader has no option {key!r}; valid are {valid}.{nearest(key, LOADER_OPTIONS)}")
+        check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
         self.loader = {**loader, "collate_fn": self.splits.collate}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()

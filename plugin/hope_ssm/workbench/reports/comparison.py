@@ -51,18 +51,18 @@ def difference(pairs: Sequence[tuple[float, float]]) -> Difference:
 
     Source: Student's t for paired samples; Dietterich, Neural Computation 10 (1998), on comparing trained models.
     """
-    from scipy.stats import t
+    from scipy.stats import ttest_rel
 
     values = [x - y for x, y in pairs]
     mean, n = statistics.fmean(values), len(values)
     if n == 1:
         return Difference(mean, n, None, None)
-    error = statistics.stdev(values) / math.sqrt(n)
     rounding = 1e-12 * max(abs(value) for pair in pairs for value in pair)
-    if error <= rounding:
+    if statistics.stdev(values) <= rounding * math.sqrt(n):
         return Difference(mean, n, *((None, None) if abs(mean) > rounding else ((0.0, 0.0), 1.0)))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    return Difference(mean, n, (mean - half, mean + half), float(2 * t.sf(abs(mean) / error, n - 1)))
+    test = ttest_rel(*zip(*pairs, strict=True))
+    low, high = test.confidence_interval(CONFIDENCE)
+    return Difference(mean, n, (float(low), float(high)), float(test.pvalue))
 
 
 def wanted(metric: str, config: Mapping[str, Any]) -> str | None:
