@@ -113,7 +113,7 @@ def test_retrieval_is_two_sequences_compared(nli, mode):
         for layer in linear[:-1]:
             f = nn.functional.gelu(layer.weight @ f + layer.bias)
         torch.testing.assert_close(y[i], linear[-1].weight @ f + linear[-1].bias)
-    with pytest.raises(ValueError, match="needs two sequences a sample; got 3 in a batch"):
+    with pytest.raises(ValueError, match="needs two sequences per sample; got 3 in a batch"):
         decoder(x[:3])
 
 

@@ -160,7 +160,7 @@ def test_groups(lr, wd, markov, period):
 
 
 def test_global_group_holds_the_markov_parameters():
-    """Under the host's s4.yaml: channels · d_model · n numbers a layer, by the host's own rule for groups."""
+    """Under the host's s4.yaml: channels · d_model · n numbers per layer, by the host's own rule for groups."""
     kernel = HopeKernel(
         d_model=5, d_state=64, channels=2, init="legs", rank=1, dt_min=0.001, dt_max=0.1, wd=0.0, n_ssm=1,
         lr={"dt": 0.001, "A": 0.001, "B": 0.001}, verbose=False,

@@ -124,7 +124,7 @@ def test_lengths_of_any_whole_number_type(dtype):
     torch.testing.assert_close(model(x, LENGTHS.to(dtype))[0], model(x, LENGTHS)[0], rtol=0, atol=0)
 
 
-WANTED = r"^lengths must be a tensor of 5 whole numbers, one a sequence, from 1 to 11; got "
+WANTED = r"^lengths must be a tensor of 5 whole numbers, one per sequence, from 1 to 11; got "
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An inspection as pictures and as one page: a PNG a layer, a self-contained HTML, a JSON."""
+"""An inspection as pictures and as one page: a PNG per layer, a self-contained HTML, a JSON."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     dashed = "" if layer.windows is None else " (dashed: window n/Δt)"
     responses.set(title=f"Impulse responses, scaled, t ≥ 1{dashed}", xlabel="steps")
     responses.legend(frameon=False)
-    gains.set(title="Transfer functions of the same", xlabel="θ, radians a sample", ylabel="|G|")
+    gains.set(title="Transfer functions of the same", xlabel="θ, radians per sample", ylabel="|G|")
     if layer.sampling_periods is None:
         periods.set_axis_off()
     else:
@@ -66,7 +66,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
 
 
 def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
-    """Return headings and one row a layer: medians over its systems."""
+    """Return headings and one row per layer: medians over its systems."""
     ranks = tuple(f"rank, ε={epsilon:g}" for epsilon in EPSILONS)
     rows: list[tuple[str, ...]] = [("layer", "kernel", "states", *ranks, "largest σ", "memory", "Δt")]
     for name, layer in layers.items():

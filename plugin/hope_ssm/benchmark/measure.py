@@ -118,7 +118,7 @@ def _silence() -> Iterator[None]:
 def in_turn(
     everything: Mapping[tuple[str, str], Callable[[], object]], device: torch.device, repetitions: int, seconds: float
 ) -> dict[tuple[str, str], list[float]]:
-    """Time every call once a round, after one that does not count, until it has its repetitions or its seconds."""
+    """Time every call once per round, after one that does not count, until it has its repetitions or its seconds."""
     times: dict[tuple[str, str], list[float]] = {key: [] for key in everything}
     for call in everything.values():
         call()

@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--features", type=int, default=256, help="H (default: 256)")
-    add("--states", type=int, default=64, help="n, real states a feature (default: 64)")
+    add("--states", type=int, default=64, help="n, real states per feature (default: 64)")
     add("--length", type=int, default=4096, help="L (default: 4096)")
     add("--batch", type=int, default=16, help="B, of convolutions, layers and training steps (default: 16)")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")

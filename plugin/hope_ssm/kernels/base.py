@@ -190,7 +190,7 @@ class SequenceKernel(nn.Module):
         """Raise unless the relative sampling rate is 1, of kernels without a sampling period."""
         if self.check_rate(rate) != 1:
             raise ValueError(
-                f"the rate of the {self.name} kernel must be 1, for it has no sampling period; got {rate}."
+                f"the rate of the {self.name} kernel must be 1, because it has no sampling period; got {rate}."
             )
 
     def _setup_step(self, **kwargs: Any) -> None:

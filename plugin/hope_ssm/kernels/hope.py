@@ -29,7 +29,7 @@ _S4_BACKENDS = ("naive", "cuda")
 class HopeKernel(SequenceKernel):
     """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B  for  G(z) = Σ_k h_k P(z)^{k+1},  P(z) = (z⁻¹ + a) / (1 + a z⁻¹).
 
-    The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt a system,
+    The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt per system,
     ``a = (Δt - 1) / (Δt + 1)``; memory does not decay inside a window of about n / Δt samples.
 
     h is treated as the host treats S4's C: never tied by ``n_ssm``, at the global learning rate and weight decay
@@ -38,15 +38,15 @@ class HopeKernel(SequenceKernel):
 
     Args:
         d_model: H features.
-        d_state: n, the number of Markov parameters and of real states a system.
-        channels: C kernels a feature.
+        d_state: n, the number of Markov parameters and of real states per system.
+        channels: C kernels per feature.
         l_max: longest kernel, or None.
         dt_min: least initial Δt (they are log-uniform), per sample, above 0; None means: from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
             None (``initialization.window_periods``).
         dt_transform: ``"exp"`` or ``"softplus"``.
-        n_ssm: independent sampling periods; divides d_model; None: one a feature.
+        n_ssm: independent sampling periods; divides d_model; None: one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr: see above.
         wd: see above.

@@ -32,7 +32,7 @@ class LRUKernel(ModalKernel):
         d_state: n, even.
         r_min: inner radius of the ring, 0 ≤ r_min < r_max.
         r_max: outer radius of the ring, at most 1.
-        max_phase: the largest initial phase in radians a sample, above 0, at most 2π.
+        max_phase: the largest initial phase in radians per sample, above 0, at most 2π.
         **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
             ``SequenceKernel``.
 

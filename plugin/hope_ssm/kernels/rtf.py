@@ -47,7 +47,7 @@ class RTFKernel(StateSpaceKernel):
     One FFT each of numerator and denominator samples it at M ≥ L roots of unity, free of any state; these samples
     belong to the kernel wrapped around after M. So the FFT is of the numerator b - b Ā^M, Ā the companion matrix of a,
     whose kernel is the same up to M and 0 beyond: exact for every L, and one system with the steps
-    s ← Ā s + e_1 u, y = b·s. a (the denominator) is shared by n_ssm, the paper's ``num_a``; b is one a feature. There
+    s ← Ā s + e_1 u, y = b·s. a (the denominator) is shared by n_ssm, the paper's ``num_a``; b is one per feature. There
     is no Δt: ``rate`` must be 1. Nothing keeps the poles inside the unit circle; they start at its centre.
 
     The feedthrough h_0 of the paper is the layer's D. ``lr`` and ``wd`` know the keys A or denominator (a bare number

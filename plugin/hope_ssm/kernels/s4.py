@@ -72,9 +72,9 @@ class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
     The inverse is Woodbury's (``_Resolvent``), so a step takes O(n) operations; the powers of Ā for the convolution are
-    those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, for A + A* ≤ 0: rounding does not grow.
+    those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, because A + A* ≤ 0: rounding does not grow.
 
-    Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
+    Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one per feature. ``lr`` and ``wd`` know the keys dt,
     A (Λ and P), B (a bare number rules these) and C.
 
     Args:

@@ -25,7 +25,7 @@ class FFTConvolution(nn.Module):
     Args:
         d_model: H.
         kernel: name in the kernel registry.
-        channels: C kernels a feature; the output has C·H features.
+        channels: C kernels per feature; the output has C·H features.
         bidirectional: see above.
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.

@@ -14,6 +14,6 @@ def einsum(equation: str, *tensors: Tensor) -> Tensor:
 
     Args:
         equation: as of ``torch.einsum``.
-        *tensors: one a term.
+        *tensors: one per term.
     """
     return (torch.einsum if torch.compiler.is_compiling() else opt_einsum.contract)(equation, *tensors)

@@ -2,7 +2,7 @@
 
 config.yaml        the resolved configuration
 run.json           state, times, command, versions, git state, machine, numbers of parameters
-metrics.csv        one row an epoch
+metrics.csv        one row per epoch
 results.json       the last metrics and those of the test
 checkpoints/       best.ckpt, last.ckpt
 csv/, tensorboard/ what Lightning's loggers wrote

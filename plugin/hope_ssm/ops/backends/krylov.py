@@ -34,7 +34,7 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
     Returns:
         (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables, memory O(L +
-        n·√L) a system.
+        n·√L) per system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     if torch.compiler.is_compiling():

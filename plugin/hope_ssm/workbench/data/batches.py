@@ -1,4 +1,4 @@
-"""What a batch must look like, looked at once a split: a data set of the wrong shape is refused in one sentence."""
+"""What a batch must look like, looked at once per split: a data set of the wrong shape is refused in one sentence."""
 
 from __future__ import annotations
 

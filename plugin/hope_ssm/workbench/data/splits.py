@@ -63,7 +63,7 @@ class Splits:
             k steps and None for all (y is (k,) classes, or (k, d_output)).
         n_tokens: size of the alphabet, if x are tokens 0 … n_tokens - 1.
         collate: makes a batch of samples: ``stack``, ``pad`` for sequences of different lengths, or ``pad_pairs``
-            for two sequences a sample.
+            for two sequences per sample.
     """
 
     train: Dataset

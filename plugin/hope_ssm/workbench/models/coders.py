@@ -186,7 +186,7 @@ class RetrievalDecoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
         if len(x) % 2:
-            raise ValueError(f"the decoder retrieval needs two sequences a sample; got {len(x)} in a batch.")
+            raise ValueError(f"the decoder retrieval needs two sequences per sample; got {len(x)} in a batch.")
         first, second = self.feature(x, lengths).chunk(2)
         both = [first, second, first - second, first * second] if self.nli else [first, second]
         return self.classifier(torch.cat(both, -1))
