@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import torch
 
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import train
+from processes import hope
 from tiny import TINY
 
 QUIET = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "kernel=hope", "train.test=false"]
@@ -37,3 +40,29 @@ class StopAt:
                 raise error
 
         return LambdaCallback(on_train_batch_end=stop)
+
+
+def train_and_die(directory: str, *overrides: str) -> None:
+    """Train, and in the middle of the third epoch be killed."""
+    from pytorch_lightning.callbacks import LambdaCallback
+
+    def die(trainer, module, outputs, batch, index):
+        if trainer.current_epoch == 2 and index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(compose(list(overrides)), directory, callbacks=[LambdaCallback(on_train_batch_end=die)])
+
+
+def sweep_and_die(*arguments: str) -> int:
+    """The hope command, killed in the third epoch of a sweep's second job, before its checkpoint is written."""
+    from pytorch_lightning import Trainer
+
+    save = Trainer.save_checkpoint
+
+    def save_or_die(self, path, *rest, **options):
+        if self.current_epoch == 2 and Path(path).parts[-3] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return save(self, path, *rest, **options)
+
+    Trainer.save_checkpoint = save_or_die
+    return hope(*arguments)

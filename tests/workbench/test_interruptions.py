@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -15,7 +12,8 @@ import torch
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.run_directory import RunDirectory
 from hope_ssm.workbench.training import TrainingInterrupted, train
-from runs import LONGER, QUIET, StopAt, checkpoint, run
+from processes import in_a_process
+from runs import LONGER, QUIET, StopAt, checkpoint, run, train_and_die
 from tiny import TINY
 
 
@@ -51,32 +49,22 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays_whole(tmp_pat
     assert len(run(tmp_path, *LONGER, "train.ckpt=auto").history.epochs) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
-    """SIGKILL in a process of its own, while it trains."""
-    overrides = [*TINY, *QUIET, *LONGER, "trainer.max_epochs=60"]
+    """SIGKILL in a process of its own, in the middle of the third epoch."""
+    overrides = [*TINY, *QUIET, *LONGER]
     whole = train(compose(overrides), tmp_path / "whole")
-    script = "import sys; from hope_ssm.workbench.training import train; from hope_ssm.workbench.configuration import "
-    script += "compose; train(compose(sys.argv[2:]), sys.argv[1])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "killed"), *overrides],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # sums depend on it
-    )
-    deadline = time.monotonic() + 120
-    while len(RunDirectory(tmp_path / "killed").epochs) < 3:
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
+    killed = in_a_process(train_and_die, str(tmp_path / "killed"), *overrides, directory=tmp_path, environment=threads)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert RunDirectory(tmp_path / "killed").state == "killed"
     resumed = train(compose([*overrides, "train.ckpt=auto"]), tmp_path / "killed")
-    assert 0 < len(resumed.history.step_seconds) < 60 * 3
+    assert len(resumed.history.step_seconds) == 2 * 3
     for name, value in whole.task.state_dict().items():
         assert torch.equal(resumed.task.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_on_the_same_global_batch(hope, tmp_path):
     common = ["train", *TINY, *QUIET, "trainer.max_epochs=3", "trainer.limit_train_batches=1.0"]
     common += ["trainer.limit_val_batches=1.0", "loader.num_workers=0"]
