@@ -70,7 +70,7 @@ def _made(what: str, size: int, folder: Path, make: Callable[[Callable[[int], No
 
 
 def _small(options: argparse.Namespace) -> None:
-    """Make a small twin, as the data sets ``listops-small`` and ``pathfinder-small`` do at first use."""
+    """Make a small version, as the data sets ``listops-small`` and ``pathfinder-small`` do at first use."""
     root, seed = options.out.absolute(), options.seed
     if options.kind == "listops":
         size = small.LISTOPS_SIZE if options.size is None else options.size

@@ -128,7 +128,8 @@ def _spread(times: list[float]) -> str:
 def _compare_recurrences(features: int, states: int, repeats: int) -> str:
     """HOPE's recurrence and the fastest there is of S4D, both compiled, in turns, at equal state bytes in float32.
 
-    S4D's is n/2 turns of two real numbers whose coefficients are ready; HOPE's begins with its parameters.
+    The one of S4D is n/2 rotations of two real numbers with the coefficients ready; the one of HOPE begins with its
+    parameters.
     """
     import torch
 

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 class KernelCache:
     """The last kernel of a module, with the values of the parameters and buffers that it was computed from.
 
-    Values are compared, not versions: a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights or
-    ``functional_call`` is noticed, whatever way it takes. The comparison reads each parameter once; a kernel costs many
-    times that. With gradients, in training, under torch.compile
-    and with ``torch.nn.utils.parametrize`` nothing is kept.
+    Values are compared, not versions. So a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights
+    or ``functional_call`` is noticed. The comparison reads each parameter once; a kernel costs many times that. Nothing
+    is kept with gradients, in training, under torch.compile and with ``torch.nn.utils.parametrize``.
     """
 
     def __init__(self) -> None:

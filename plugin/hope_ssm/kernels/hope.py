@@ -32,21 +32,22 @@ class HopeKernel(SequenceKernel):
     The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt per system,
     ``a = (Δt - 1) / (Δt + 1)``; memory does not decay inside a window of about n / Δt samples.
 
-    h is treated as the host treats S4's C: never tied by ``n_ssm``, at the global learning rate and weight decay
-    unless ``lr`` or ``wd`` names ``C`` or ``markov_parameters``, or is one nonzero number. Δt answers to ``dt`` or
-    ``sampling_period`` and to any bare number, and is tied by ``n_ssm``. A learning rate of 0 by name freezes.
+    h is treated as the host treats C of S4: ``n_ssm`` never ties it, and it has the global learning rate and weight
+    decay, unless ``lr`` or ``wd`` names ``C`` or ``markov_parameters``, or is one nonzero number. For Δt ``lr`` and
+    ``wd`` have the keys ``dt`` and ``sampling_period``, a bare number holds for it too, and ``n_ssm`` ties it. A
+    learning rate of 0 by name freezes a parameter.
 
     Args:
         d_model: H features.
         d_state: n, the number of Markov parameters and of real states per system.
         channels: C kernels per feature.
         l_max: longest kernel, or None.
-        dt_min: least initial Δt (they are log-uniform), per sample, above 0; None means: from ``horizon``.
+        dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
-        horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``).
+        horizon: number of steps of the longest sequence. Where ``dt_min`` or ``dt_max`` is None, the windows n/Δt are
+            chosen for it (``initialization.window_periods``).
         dt_transform: ``"exp"`` or ``"softplus"``.
-        n_ssm: independent sampling periods; divides d_model; None: one per feature.
+        n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr: see above.
         wd: see above.

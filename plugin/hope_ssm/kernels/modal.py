@@ -1,6 +1,6 @@
 """What the kernels with a complex state matrix share: n/2 modes, each with its conjugate.
 
-Modes z are computed with as n real coordinates x = (Re z, Im z). Axes: B batch, C channels, H features, L samples.
+Computations use n real coordinates x = (Re z, Im z) of the modes z. Axes: B batch, C channels, H features, L samples.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class ReducedKernel(S4DKernel):
 
     n/2 complex modes per feature by the bilinear rule, s ← Ā s + B̄ u with Ā = (1 + Δtλ/2)/(1 - Δtλ/2) and
     B̄ = ΔtB/(1 - Δtλ/2), and without its usual delay: y = D u + Re Σ_j C_j (s_before + s_after)_j. So Δt and ``rate``
-    warp frequencies exactly, as they do for hope. A real pole is a mode with Im λ = 0.
+    warp frequencies exactly, as for hope. A real pole is a mode with Im λ = 0.
 
     ``hope reduce`` makes such kernels; new ones begin as S4D, with D = 0. ``lr`` and ``wd`` know dt, A, B, C and D
     (a bare number rules dt, A and B).

@@ -66,7 +66,7 @@ class FFTConvolution(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
 
-        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
+        The convolution is computed in float32 at least: half precision does not have an FFT on every device.
 
         Args:
             x: inputs, (B, L, H).
@@ -138,7 +138,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for ``step``, as in the host; our kernels need none, they read their parameters."""
+        """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)

@@ -25,10 +25,10 @@ _logger = logging.getLogger("hope_ssm.workbench")
 
 
 class History(Callback):
-    """Record the metrics of every epoch, also of those before a resume, and the time of every training step.
+    """Record the metrics of every epoch, with those before a resume, and the time of every training step.
 
     Attributes:
-        epochs: one mapping {"epoch", "step", metric: value} an epoch; written to ``path`` as CSV.
+        epochs: one mapping {"epoch", "step", metric: value} per epoch; written to ``path`` as CSV.
         step_seconds: wall time of each step of this process, forward, backward and update, without data loading.
         exception: what ended the training early, or None.
     """
@@ -78,7 +78,7 @@ class History(Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep best.ckpt, by the monitored metric; a run resumed in another directory takes the best one so far along."""
+    """Keep best.ckpt by the monitored metric; a run that resumes in another directory copies the best one so far."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best score and, if it lies elsewhere, a copy of the best checkpoint."""
@@ -137,7 +137,7 @@ def named_callbacks(config: Mapping[str, Any] | None, train: Mapping[str, Any]) 
 
 
 def progress_bar() -> list[Callback]:
-    """Return rich's bar, or nothing, which leaves Lightning's own, where rich is absent."""
+    """Return rich's progress bar, or nothing where rich is absent; then Lightning shows its own."""
     return [lightning.RichProgressBar(leave=True)] if importlib.util.find_spec("rich") else []
 
 

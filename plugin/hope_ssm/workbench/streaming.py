@@ -25,7 +25,7 @@ class Stream:
     mode: ``None`` or ``"none"``: no state.  ``"tbptt"``: carried, without its gradient; zero where a batch says
     ``reset``.  ``"reset"``: the same, and zero at every (n_context + 1)-th batch.  ``"bptt"``: the state after the
     n_context batches before this one (none from before a ``reset``), passed through again without gradient under the
-    present parameters. n_context None is without end; 0 is no state (tbptt does not look at it).
+    present parameters. n_context None is no limit, and 0 is no state (tbptt ignores it).
 
     Args:
         mode: see above.

@@ -136,8 +136,10 @@ def train(
         is finished is read back instead.
 
     Raises:
-        TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run.
-        TrainingInterrupted: Ctrl-C.  OSError: no room on the disk.
+        TypeError, ValueError: the configuration is wrong.
+        FileExistsError: the directory holds another run.
+        TrainingInterrupted: the user pressed Ctrl-C.
+        OSError: the disk is full.
     """
     run = RunDirectory(Path(directory))
     rehearsal = bool(config["trainer"].get("fast_dev_run"))

@@ -196,8 +196,9 @@ def fetch(
         advance: hears the bytes that came.
 
     Raises:
-        FileNotFoundError: no such archive.  ConnectionError, ValueError: see ``download``, ``verify`` and
-            ``unpack``.
+        FileNotFoundError: there is no such archive.
+        ConnectionError: see ``download``.
+        ValueError: see ``verify`` and ``unpack``.
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder

@@ -1,4 +1,4 @@
-"""Files made in parts: by several processes, whole or not at all, and the same bytes however often it was stopped."""
+"""Files made in parts, by several processes: complete or absent, and with the same bytes after any interruption."""
 
 from __future__ import annotations
 

@@ -84,10 +84,10 @@ def make(
     """Make ``folder/level``: images, and their labels in text files; return whether there was anything to do.
 
     Every 500 images have random numbers of their own, so the bytes depend on resolution, seed, size and level alone.
-    Stopped, it goes on where it was.
+    A stopped call continues where it was.
 
     Args:
-        folder: the host's ``pathfinder32``, say.
+        folder: such as the host's ``pathfinder32``.
         resolution: 16, 32, 64, 128 or 256.
         seed: from 0 to 2⁶³ - 1.
         size: images; half of them, in every 500, have label 1.

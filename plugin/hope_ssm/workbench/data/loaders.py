@@ -24,7 +24,7 @@ LOADER_OPTIONS = (
 class ChunkLoader(DataLoader):
     """(x (B, L, d), y) ↦ (x[:, :c], y, {"reset": True}), (x[:, c:2c], y, {"reset": False}), …  with c = ``chunk_len``.
 
-    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk.
+    Targets of every step, y (B, L, …), are cut as x is; other targets, such as a class, go with every chunk.
     chunk_len None leaves the batches whole.
     """
 

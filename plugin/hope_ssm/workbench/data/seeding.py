@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, epoch, rank): what a resumed run draws is what the undisturbed one would have."""
+"""Randomness as a function of (seed, epoch, rank), so that a resumed run draws the same numbers."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class SequenceDecoder(nn.Module):
         l_output: k for the last k steps, the first k of ``"first"``; 0 for one without the axis of steps; None for all.
         use_lengths: demand ``lengths``. Where there are any, they are used in any case.
 
-    Of a sequence in a padded batch, its own steps alone count, and the last is its own.
+    In a padded batch only the steps of the sequence itself count, and the last step is its own last.
     """
 
     def __init__(
