@@ -212,7 +212,7 @@ def test_bare_lr_is_explained(log):
     build(verbose=True, lr=0)
     warning, note = log.records
     assert warning.levelno == logging.WARNING
-    assert "lr=0.001 rules the Markov parameters too" in warning.getMessage()
+    assert "lr=0.001 holds for the Markov parameters too" in warning.getMessage()
     assert "lr={dt: 0.001} leaves them there" in warning.getMessage()
     assert note.getMessage() == ("hope: lr=0 freezes the sampling periods; lr={C: 0} freezes the Markov parameters.")
 

@@ -1,4 +1,4 @@
-"""The contenders that are timed. Each is made for given sizes, device and dtype, and has a reference for its numbers."""
+"""The contenders that are timed. Each is made for given sizes, device and dtype, and knows what its result must be."""
 
 from __future__ import annotations
 

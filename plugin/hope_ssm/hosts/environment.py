@@ -151,7 +151,7 @@ def traps(cuda: bool) -> list[Trap]:
     add(
         version("pykeops") is not None and not cuda,
         "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
-        "+model.layer.backend=naive for them; hope is not concerned",
+        "use +model.layer.backend=naive for them; hope is not affected",
     )
     add(
         _at_least("wandb", 0, 29),

@@ -126,7 +126,7 @@ class HopeKernel(SequenceKernel):
             self._say("hope: lr=0 freezes the sampling periods; lr={C: 0} freezes the Markov parameters.")
         else:
             self._say(
-                f"hope: lr={self.lr} rules the Markov parameters too, which usually train best at the global rate; "
+                f"hope: lr={self.lr} holds for the Markov parameters too, which usually train best at the global rate; "
                 f"lr={{dt: {self.lr}}} leaves them there.",
                 logging.WARNING,
             )

@@ -82,6 +82,7 @@ class FFTConvolution(nn.Module):
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
         kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
+        after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
             after = self._next_state(u, state, lengths)

@@ -49,7 +49,7 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
             raise ValueError(f"the configuration has no group {key!r}; valid are {valid}.{nearest(key, GROUPS)}")
     missing = [group for group in GROUPS if config.get(group) is None]
     if missing:
-        raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; {', '.join(missing)} missing.")
+        raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; it lacks {', '.join(missing)}.")
     check_positive_number("optimizer.lr", config["optimizer"].get("lr"))
     seed = config["train"]["seed"]
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -57,8 +57,8 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     for group, options in OPTIONS.items():
         for key in config[group]:
             if key not in options:
-                listed = "those of Lightning's Trainer" if group == "trainer" else ", ".join(valid)
-                raise TypeError(f"{group} has no option {key!r}; valid are {listed}.{nearest(key, valid)}")
+                listed = "those of Lightning's Trainer" if group == "trainer" else ", ".join(options)
+                raise TypeError(f"{group} has no option {key!r}; valid are {listed}.{nearest(key, options)}")
     check_positive_integer("loader.batch_size", config["loader"].get("batch_size"))
     for key in ("max_epochs", "max_steps"):
         limit = config["trainer"].get(key)
@@ -89,8 +89,8 @@ def _check_schedule(config: Mapping[str, Any], data: DataModule) -> None:
     steps = steps if last == -1 else min(steps, last)
     if not 0.5 <= planned / max(1, steps) <= 2:
         _logger.warning(
-            "The schedule has scheduler.num_training_steps=%d, the training about %d: the learning rate will not end "
-            "where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
+            "The schedule has scheduler.num_training_steps=%d, but the training has about %d: the learning rate will "
+            "not end where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
             planned, steps, steps,
         )  # fmt: skip
 
@@ -149,7 +149,7 @@ def train(
         from hope_ssm.workbench.evaluation import load
 
         best = "best" if (run.path / BEST).is_file() else "last"
-        _logger.info("%s is finished; nothing to do with train.ckpt=auto.", run.path)
+        _logger.info("%s is finished; there is nothing to do with train.ckpt=auto.", run.path)
         return Run(load(run.path, best), run.results, None)
     _check_schedule(config, data)
     if _is_first_process() and not rehearsal:
@@ -173,7 +173,7 @@ def train(
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise OSError(
                 f"the disk of {str(run.path)!r} must have room for checkpoints; got: {os.strerror(error.errno)}. "
-                f"Free some and go on: {mend}."
+                f"Free some space and continue with: {mend}."
             ) from error
         raise
     if _is_first_process() and not rehearsal:

@@ -112,7 +112,7 @@ def pathfinder(
         test_split: share of all images, above 0.
 
     Raises:
-        FileNotFoundError: the files are not there, or half made.
+        FileNotFoundError: the files are not there, or incomplete.
         ValueError: more than 1 in 1000 images are absent or empty; fewer are left out.
     """
     folder, damage = (

@@ -112,7 +112,7 @@ def listops(
         append_eos: see ``Vocabulary``.
 
     Raises:
-        FileNotFoundError: files that are not there, or half made.
+        FileNotFoundError: files that are not there, or incomplete.
         ValueError: more than 1 in 1000 lines damaged; fewer are left out.
     """
     folder, damage = place(data_dir, "listops"), Damage("ListOps")

@@ -29,7 +29,7 @@ class LinearEncoder(nn.Linear):
         if not x.is_floating_point():
             raise TypeError(f"the linear encoder takes real numbers; got {x.dtype}. For tokens set encoder=embedding.")
         if x.shape[-1] != self.in_features:
-            raise ValueError(f"the input must have {self.in_features} features a step; got shape {tuple(x.shape)}.")
+            raise ValueError(f"the input must have {self.in_features} features per step; got shape {tuple(x.shape)}.")
         return super().forward(without_padding(x, lengths))
 
 
