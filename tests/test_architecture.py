@@ -56,12 +56,16 @@ OPS = {
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
+    "workers": set(),
+    "grouped_convolution": {"workers"},
+    "long_convolution": {"grouped_convolution"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory"},
+    "validation": {"arithmetic", "callbacks", "configuration", "data", "losses", "models", "optimization", "resuming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

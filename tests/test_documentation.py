@@ -24,6 +24,7 @@ def test_there_are_blocks_to_run():
         assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks(page)), "only blocks of ```python run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if blocks(page)])
 def test_the_python_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

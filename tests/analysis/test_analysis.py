@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     done = hope("reduce", str(run), "--states", "4", "--out", "small")
     assert done.returncode == 0, done.stderr
@@ -68,6 +69,7 @@ def test_bad_requests_are_one_sentence(run, hope, tmp_path, arguments, message):
     assert not (tmp_path / "small").exists()
 
 
+@pytest.mark.slow
 def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
     done = hope("inspect", str(run), "--out", "pages", "--length", "128")
     assert done.returncode == 0, done.stderr

@@ -23,12 +23,14 @@ def test_the_same_override_line_as_in_the_host(hope, tmp_path):
     assert list((tmp_path / "outputs").rglob("config.yaml"))
 
 
+@pytest.mark.slow
 def test_a_sweep_over_kernels(hope, tmp_path):
     done = hope("train", "-m", *TINY, "kernel=hope,s4d")
     assert done.returncode == 0, done.stderr
     assert len(results(tmp_path / "multirun")) == 2
 
 
+@pytest.mark.slow
 def test_two_ranks_on_the_cpu(hope, tmp_path):
     done = hope("train", *TINY, "kernel=hope", "trainer.devices=2", "trainer.strategy=ddp")
     assert done.returncode == 0, done.stderr
@@ -59,6 +61,7 @@ def test_an_error_is_one_sentence_without_traceback(hope, arguments, message):
     assert "Error executing job" not in done.stderr
 
 
+@pytest.mark.slow
 def test_no_traceback_from_the_second_rank_either(hope):
     done = hope("train", *TINY, "kernel=hope", "trainer.devices=2", "trainer.strategy=ddp", "optimizer.lr=1e30")
     assert done.returncode != 0
@@ -90,6 +93,7 @@ def test_help_version_and_kernels(hope):
     assert {"hope", "s4", "s4d", "lru", "conv"} <= set(kernels.removeprefix("kernel: ").split(", "))
 
 
+@pytest.mark.slow
 def test_the_demo_prints_what_it_trained(hope, tmp_path):
     tiny = ["dataset.l_noise=16", "trainer.max_epochs=2", "trainer.limit_train_batches=2", "model.d_model=8"]
     done = hope("demo", "--seeds", "2", "--out", "here", *tiny)

@@ -111,6 +111,7 @@ def test_memory_of_one_seed():
     assert not memory.verdict({**result, "envelopes": lengthened})[0]
 
 
+@pytest.mark.slow
 def test_training_records_ranks(monkeypatch):
     monkeypatch.setattr(training, "ROWS", {name: training.ROWS[name] for name in ("hope", "s4d random")})
     small = ["model.d_model=4", "model.layer.d_state=8", "dataset.l_noise=8", "trainer.max_epochs=1"]

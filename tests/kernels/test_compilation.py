@@ -26,6 +26,7 @@ def training_step(model, optimizer, x, target):
     return loss
 
 
+@pytest.mark.slow
 @every_family
 def test_compiled_training(name):
     """One graph for the whole model, and the parameters of the eager run after some steps."""
@@ -42,6 +43,7 @@ def test_compiled_training(name):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
 def test_inductor():
     """Polynomial and warp with their gradients by generated code; complex numbers fall back to torch's functions.
@@ -59,6 +61,7 @@ def test_inductor():
         assert (got - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
+@pytest.mark.slow
 @every_family
 def test_compiled_recurrence_and_its_gradients(name):
     """State in, state out."""
@@ -90,6 +93,7 @@ class Step(nn.Module):
         return self.model.step(x, state)
 
 
+@pytest.mark.slow
 @every_family
 def test_export(name):
     """The step, and the convolution and a chunk with a carried state at a fixed length, saved and loaded."""
@@ -105,6 +109,7 @@ def test_export(name):
         torch.testing.assert_close(loaded(*inputs), module(*inputs))
 
 
+@pytest.mark.slow
 def test_onnx_runtime_streams_the_same_numbers(tmp_path):
     """Outputs fed back as states for a while; no complex number is in the model."""
     onnxruntime = pytest.importorskip("onnxruntime")

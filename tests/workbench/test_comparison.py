@@ -176,7 +176,7 @@ def test_an_unknown_baseline_is_refused_with_the_nearest(sweep, baseline, messag
 def test_a_baseline_that_names_two_keys_or_everything(tmp_path):
     written(tmp_path / "a", HOPE, 0, ["optimizer.lr=0.1", "model.dropout=0.1"], lr=0.1, accuracy=0.5)
     written(tmp_path / "b", S4D, 0, ["optimizer.lr=0.2", "model.dropout=0.2"], lr=0.2, accuracy=0.5)
-    with pytest.raises(ValueError, match=r"must name one key; 0.1 is (optimizer.lr|model.dropout)=0.1, "):
+    with pytest.raises(ValueError, match=r"must name one key; 0.1 is optimizer.lr=0.1, model.dropout=0.1"):
         report.write(tmp_path, tmp_path / "report", baseline="0.1")
     one = rows([RunDirectory(tmp_path / "a")])
     with pytest.raises(ValueError, match=r"must leave something to compare; all rows have all runs"):

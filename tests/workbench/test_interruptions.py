@@ -76,6 +76,6 @@ def test_two_processes_have_the_losses_of_one_on_the_same_global_batch(hope, tmp
     first, second = (RunDirectory(tmp_path / name).epochs for name in ("one", "two"))
     assert len(first) == len(second) == 3
     for a, b in zip(first, second, strict=True):
-        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-5)
-        assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-5)
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
+        assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-4)
         assert a["step"] == b["step"]

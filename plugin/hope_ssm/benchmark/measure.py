@@ -25,7 +25,7 @@ _CACHE_BYTES = 1 << 28
 
 
 @dataclass
-class Row:
+class Measurement:
     """What is known of a contender: seconds of every call, bytes, and the error relative to the maximum at t ≥ 1."""
 
     name: str

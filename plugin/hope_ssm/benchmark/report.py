@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from hope_ssm.benchmark.measure import Row
+from hope_ssm.benchmark.measure import Measurement
 from hope_ssm.reporting.plots import pyplot, save
 from hope_ssm.reporting.tables import markdown_table
 from hope_ssm.reporting.timing import exponents
@@ -13,7 +13,7 @@ from hope_ssm.reporting.timing import exponents
 HEADINGS = ("contender", "forward, ms", "forward + backward, ms", "over {}", "memory, MB", "error, t ≥ 1")
 
 
-def table(rows: list[Row], baseline: str) -> str:
+def table(rows: list[Measurement], baseline: str) -> str:
     """Medians with their quartiles; how often the baseline's time and memory go into theirs; notes on the absent."""
     base = next((row for row in rows if row.name == baseline and row.seconds), None)
     lines = [[heading.format(baseline) for heading in HEADINGS]]
@@ -30,12 +30,12 @@ def table(rows: list[Row], baseline: str) -> str:
     return markdown_table(lines) + ("\n\n" + "\n".join(notes) if notes else "")
 
 
-def _milliseconds(row: Row, what: str) -> str:
+def _milliseconds(row: Measurement, what: str) -> str:
     lower, upper = row.quartiles(what)
     return f"{1e3 * row.median(what):.3g} ({1e3 * lower:.3g}–{1e3 * upper:.3g})"
 
 
-def curves(found: dict[int, list[Row]], quantity: str) -> dict[str, dict[int, float]]:
+def curves(found: dict[int, list[Measurement]], quantity: str) -> dict[str, dict[int, float]]:
     """{contender: {size: seconds of forward + backward, or bytes}} of those that were timed."""
     lines: dict[str, dict[int, float]] = {}
     for size, rows in found.items():
@@ -46,7 +46,7 @@ def curves(found: dict[int, list[Row]], quantity: str) -> dict[str, dict[int, fl
     return lines
 
 
-def growth(found: dict[int, list[Row]], symbol: str) -> str:
+def growth(found: dict[int, list[Measurement]], symbol: str) -> str:
     """The fitted powers of a sweep, one line per contender."""
     time, memory = curves(found, "time"), curves(found, "memory")
     sizes = ", ".join(map(str, found))
@@ -59,7 +59,7 @@ def _exponent(points: dict[int, float]) -> float:
     return float(exponents(list(points), list(points.values()))) if len(points) > 1 else math.nan
 
 
-def draw(sweeps: dict[str, dict[int, list[Row]]], title: str, path: Path) -> None:
+def draw(sweeps: dict[str, dict[int, list[Measurement]]], title: str, path: Path) -> None:
     """Save time and memory of forward + backward against each swept size, log-log."""
     figure, axes = pyplot().subplots(2, len(sweeps), figsize=(6 * len(sweeps), 8), squeeze=False, layout="constrained")
     for column, (symbol, found) in enumerate(sweeps.items()):

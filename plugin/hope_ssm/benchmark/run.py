@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from hope_ssm.benchmark.contenders import DTYPES, Sizes, make
-from hope_ssm.benchmark.measure import TOLERANCES, Row, calls, error, in_turn, peak_memory
+from hope_ssm.benchmark.measure import TOLERANCES, Measurement, calls, error, in_turn, peak_memory
 
 
 def compare(
     names: Iterable[str], sizes: Sizes, repetitions: int, seconds: float, say: Callable[[str], None] = print
-) -> list[Row]:
+) -> list[Measurement]:
     """Check all contenders at ``sizes`` and time those that are right, in turn.
 
     Args:
@@ -29,7 +29,7 @@ def compare(
     tolerance = TOLERANCES[DTYPES[sizes.dtype]]
     for name in names:
         say(f"checking {name}")
-        row = Row(name)
+        row = Measurement(name)
         rows.append(row)
         try:
             contender = make(name, sizes)
@@ -56,6 +56,6 @@ def _at(sizes: Sizes, axis: str, value: Any) -> Sizes:
 
 def sweep(
     names: Iterable[str], sizes: Sizes, axis: str, values: Iterable[int], repetitions: int, seconds: float
-) -> dict[int, list[Row]]:
+) -> dict[int, list[Measurement]]:
     """Return ``compare`` at every value of ``axis`` (``"length"`` or ``"states"``)."""
     return {value: compare(names, _at(sizes, axis, value), repetitions, seconds, lambda _: None) for value in values}

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hope_ssm.checks import check_positive_integer
 
+if TYPE_CHECKING:
+    from hope_ssm.figures import memory_experiment
 
-def run(arguments: list[str]) -> int:
-    """Train all rows and seeds under one progress bar, print the table, save table, numbers and picture."""
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hope demo",
         description="Train HOPE and S4D on handwritten digits followed by noise, classified from the noise alone.",
@@ -26,49 +29,72 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds per row (default: 3)")
     parser.add_argument("overrides", nargs="*", help="overrides for every run, e.g. trainer.max_epochs=2")
-    options = parser.parse_args(arguments)
-    check_positive_integer("--seeds", options.seeds)
+    return parser
+
+
+def _check_packages() -> None:
     try:
         import matplotlib  # noqa: F401
+        import rich  # noqa: F401
         import sklearn  # noqa: F401
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError as error:
         raise ImportError(
             f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
             "pip install 'hope-ssm[workbench]'."
         ) from None
-    from hope_ssm.figures import memory_experiment, memory_picture
-    from hope_ssm.reporting.machine import machine, quieten_lightning
-    from hope_ssm.workbench.configuration import compose
 
-    quieten_lightning()
-    config = compose([*memory_experiment.COMMON, *options.overrides])
-    table = memory_experiment.rows()
-    seeds = list(range(options.seeds))
-    options.out.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+
+def _train(table: list[memory_experiment.Setting], seeds: list[int], out: Path, overrides: list[str]) -> None:
+    """Train all rows and seeds under one progress bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from hope_ssm.figures import memory_experiment
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         everything = progress.add_task("all runs", total=len(table) * len(seeds))
-        steps = progress.add_task("", total=1)
+        steps = progress.add_task("", total=None)
 
-        def tick(row: memory_experiment.Row, seed: int) -> Callable[[], None]:
+        def tick(row: memory_experiment.Setting, seed: int) -> Callable[[], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
             progress.reset(steps, description=f"{row.kernel}, Δt {row.setting}, seed {seed}: steps", total=None)
             return lambda: progress.advance(steps)
 
-        memory_experiment.run(table, seeds, options.out, options.overrides, tick)
+        memory_experiment.run(table, seeds, out, overrides, tick)
         progress.update(everything, completed=len(table) * len(seeds))
         progress.remove_task(steps)
-    seconds = time.perf_counter() - start
 
-    l_noise, epochs = config["dataset"]["l_noise"], config["trainer"]["max_epochs"]
-    head = (
-        f"Handwritten digits (64 steps) followed by {l_noise} steps of noise, mean-pooled over the noise; "
-        f"{config['model']['n_layers']} layers, d_model {config['model']['d_model']}, "
-        f"{config['model']['layer']['d_state']} real states, {epochs} epochs, {options.seeds} seeds; "
-        f"mean ± sd; test accuracy of the best validation epoch. {seconds:.0f} s on {machine()}."
+
+def _conditions(config: dict[str, Any], seeds: int, seconds: float) -> str:
+    """Return in one paragraph what was trained, on what."""
+    from hope_ssm.reporting.machine import machine
+
+    model = config["model"]
+    return (
+        f"Handwritten digits (64 steps) followed by {config['dataset']['l_noise']} steps of noise, mean-pooled over "
+        f"the noise; {model['n_layers']} layers, d_model {model['d_model']}, {model['layer']['d_state']} real states, "
+        f"{config['trainer']['max_epochs']} epochs, {seeds} seeds; mean ± sd; test accuracy of the best validation "
+        f"epoch. {seconds:.0f} s on {machine()}."
     )
+
+
+def run(arguments: list[str]) -> int:
+    """Train all rows and seeds, print the table, save table, numbers and picture."""
+    options = _parser().parse_args(arguments)
+    check_positive_integer("--seeds", options.seeds)
+    _check_packages()
+    from hope_ssm.figures import memory_experiment, memory_picture
+    from hope_ssm.reporting.machine import quieten_lightning
+    from hope_ssm.workbench.configuration import compose
+
+    quieten_lightning()
+    config = compose([*memory_experiment.COMMON, *options.overrides])
+    table = memory_experiment.settings()
+    options.out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    _train(table, list(range(options.seeds)), options.out, options.overrides)
+    head = _conditions(config, options.seeds, time.perf_counter() - start)
+
     text = f"{head}\n\n{memory_experiment.markdown(table)}"
     (options.out / "table.md").write_text(text, encoding="utf-8")
     (options.out / "results.json").write_text(
@@ -76,6 +102,6 @@ def run(arguments: list[str]) -> int:
     )
     print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json")
     picture = options.out / "memory.png"
-    memory_picture.draw(table, 64, 64 + l_noise, picture)
+    memory_picture.draw(table, 64, 64 + config["dataset"]["l_noise"], picture)
     print(f"Picture: {picture}")
     return 0

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
-from importlib import resources
-from typing import Any
+from pathlib import Path
 
-from hope_ssm.checks import nearest
 from hope_ssm.cli.main import FULL_ERROR
-from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here
+from hope_ssm.workbench.arithmetic import arithmetic_resolver
+from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, in_a_sentence
+from hope_ssm.workbench.run_directory import RUN
 
 
 def run(arguments: list[str]) -> int:
     """Compose the configuration from ``arguments`` and train; every option of Hydra's own command line works."""
     import hydra
-    from omegaconf import DictConfig, OmegaConf
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
 
-    original = list(sys.argv)
+    original, home = list(sys.argv), Path.cwd()
     failure: list[Exception] = []
+    sweep: list[Path] = []
 
     def job(config: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -27,12 +32,14 @@ def run(arguments: list[str]) -> int:
         from hope_ssm.workbench.training import train
 
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
+        directory = Path(HydraConfig.get().runtime.output_dir)
         try:
-            plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             command = ["hope", "train", *HydraConfig.get().overrides.task]
-            metrics = train(plain, HydraConfig.get().runtime.output_dir, command=command).metrics
+            metrics = train(config, directory, command=command).metrics
         except Exception as error:
+            forget(directory, home)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
+                sweep.append(Path(HydraConfig.get().sweep.dir))
                 raise
             failure.append(error)  # raised below, without Hydra's own report before it
             return None
@@ -43,49 +50,31 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors to cli.main, which prints them as the user chose
     flags = [word for word in arguments if word in ("-m", "--multirun")]  # Hydra takes them before the overrides only
-    sys.argv = [original[0], *flags, *as_here(word for word in arguments if word not in flags)]
+    overrides = as_here(word for word in arguments if word not in flags)
+    sys.argv = [original[0], *flags, *overrides]
     try:
-        hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
-    except Exception as error:
-        sentence = with_nearest_name(error)
-        if sentence is error:
-            raise
-        raise sentence from None
+        with arithmetic_resolver() if "--resolve" in arguments else contextlib.nullcontext():
+            hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise in_a_sentence(error, overrides) from None
     finally:
         sys.argv = original
+        if sweep:
+            forget(sweep[0].resolve(), home)
     if failure:
         raise failure[0]
     return 0
 
 
-def options_of(group: str) -> list[str]:
-    """Return the choices of a configuration group of ours, or the groups themselves for ``""``."""
-    folder = resources.files(CONFIG_MODULE).joinpath(group)
-    if not folder.is_dir():
-        return []
-    inside = [entry for entry in folder.iterdir() if not entry.name.startswith("_")]
-    if not group:
-        return sorted(entry.name for entry in inside if entry.is_dir())
-    return sorted(entry.name.removesuffix(".yaml") for entry in inside if entry.name.endswith(".yaml"))
-
-
-def with_nearest_name(error: Exception) -> Exception:
-    """Return Hydra's complaint about an unknown key or choice as a sentence with the nearest valid name."""
-    from hydra.errors import ConfigCompositionException, MissingConfigException
-
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        valid = options_of(group) or list(error.options or [])
-        mend = nearest(name, valid)
-        if group == "hydra/launcher":
-            mend = " The launchers joblib and submitit_slurm come with pip install 'hope-ssm[launchers]'."
-        return ValueError(f"{group} must be one of {', '.join(valid)}; got {name!r}.{mend}")
-    cause = error.__cause__
-    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
-    if isinstance(error, ConfigCompositionException) and key:
-        where, _, name = str(key).rpartition(".")
-        valid = [str(k) for k in parent or []] + (options_of("") if not where else [])
-        mend = nearest(name, valid) or f" To add a new key write +{key}=…"
-        listed = f"; valid are {', '.join(sorted(set(valid)))}" if valid else ""
-        return ValueError(f"{where or 'the configuration'} has no key {name!r}{listed}.{mend}")
-    return error
+def forget(directory: Path, home: Path) -> None:
+    """Remove a directory that no run began in, of a job or a sweep, and what that leaves empty below ``home``."""
+    hydras = {".hydra", "multirun.yaml", "train.log"}
+    try:
+        if (directory / RUN).exists() or not {path.name for path in directory.iterdir()} <= hydras:
+            return
+        shutil.rmtree(directory)
+        for above in directory.parents:
+            if home in above.parents:
+                above.rmdir()
+    except OSError:  # not empty, or not ours to remove
+        return

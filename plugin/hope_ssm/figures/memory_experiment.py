@@ -21,7 +21,7 @@ FIXED = ["model.layer.dt_min=0.1", "model.layer.dt_max=0.1", "model.layer.lr.dt=
 
 
 @dataclass
-class Row:
+class Setting:
     """One line of the table: a kernel under one setting of the sampling period, over several seeds."""
 
     kernel: str
@@ -53,13 +53,13 @@ KERNEL_TIME = "kernel ms (one layer, forward + backward)"
 HEADINGS = ["kernel", "Δt", "kernel parameters", "parameters", "test accuracy %", "steps / s", KERNEL_TIME]
 
 
-def rows() -> list[Row]:
+def settings() -> list[Setting]:
     """Return the four rows, still empty."""
     return [
-        Row("hope", "0.1 fixed", ["kernel=hope", *FIXED]),
-        Row("s4d", "0.1 fixed", ["kernel=s4d", *FIXED]),
-        Row("hope", "0.016–0.5 trained", ["kernel=hope"]),
-        Row("s4d", "0.001–0.1 trained", ["kernel=s4d"]),
+        Setting("hope", "0.1 fixed", ["kernel=hope", *FIXED]),
+        Setting("s4d", "0.1 fixed", ["kernel=s4d", *FIXED]),
+        Setting("hope", "0.016–0.5 trained", ["kernel=hope"]),
+        Setting("s4d", "0.001–0.1 trained", ["kernel=s4d"]),
     ]
 
 
@@ -74,7 +74,11 @@ class _Tick(Callback):
 
 
 def run(
-    table: list[Row], seeds: list[int], directory: Path, extra: list[str], tick: Callable[[Row, int], Callable[[], Any]]
+    table: list[Setting],
+    seeds: list[int],
+    directory: Path,
+    extra: list[str],
+    tick: Callable[[Setting, int], Callable[[], Any]],
 ) -> None:
     """Train every row with every seed and fill in what was measured.
 
@@ -95,7 +99,7 @@ def run(
             _record(row, result, length=64 + result.task.config["dataset"]["l_noise"])
 
 
-def _record(row: Row, result: Run, length: int) -> None:
+def _record(row: Setting, result: Run, length: int) -> None:
     assert result.history is not None  # there is one unless the run was a rehearsal
     kernels = [block.layer.layer.kernel for block in result.task.model.layers]
     row.accuracies.append(result.metrics["test/accuracy"])
@@ -123,6 +127,6 @@ def kernel_milliseconds(kernel: torch.nn.Module, length: int, repeats: int = 30)
     return 1000 * median_seconds(call, repeats)
 
 
-def markdown(table: list[Row]) -> str:
+def markdown(table: list[Setting]) -> str:
     """Return the table in Markdown."""
     return markdown_table([HEADINGS, *(row.cells() for row in table)]) + "\n"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from hope_ssm.figures.memory_experiment import Row
+from hope_ssm.figures.memory_experiment import Setting
 from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
 
 
-def draw(table: list[Row], l_signal: int, length: int, path: Path) -> None:
+def draw(table: list[Setting], l_signal: int, length: int, path: Path) -> None:
     """Save accuracy curves (mean and standard deviation over seeds) beside learned impulse responses.
 
     Args:

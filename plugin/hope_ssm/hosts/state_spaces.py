@@ -119,8 +119,9 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` to those of the host's ``src.utils.registry``: ``+callbacks.hankel.every_n_steps=200``."""
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``."""
     _add(module.callbacks, CALLBACKS)
+    _add(module.layer, LAYERS)
 
 
 def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
@@ -130,6 +131,10 @@ def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
 
 CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
+}
+
+LAYERS = {
+    "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -93,8 +93,8 @@ class SequenceKernel(nn.Module):
         dt_transform: str | None = None,
         n_ssm: int | None = None,
         deterministic: bool = False,
-        lr: float | Mapping[str, float] | None = None,
-        wd: float | Mapping[str, float] | None = 0.0,
+        lr: float | Mapping[str, float | None] | None = None,
+        wd: float | Mapping[str, float | None] | None = 0.0,
         verbose: bool = True,
         **options: Any,
     ) -> None:
@@ -102,9 +102,11 @@ class SequenceKernel(nn.Module):
         self.verbose = check_flag("verbose", verbose)
         # A shared option that a kernel has no use for is said to be idle like any other, and then as good as not given.
         shared = {"n_ssm": n_ssm, "dt_min": dt_min, "dt_max": dt_max, "dt_transform": dt_transform}
-        idle = {key: value for key, value in shared.items() if key in self.idle_options}
-        self._check_options(options | idle)
-        n_ssm, dt_min, dt_max, dt_transform = (shared | dict.fromkeys(idle)).values()
+        self._check_options(options | {key: value for key, value in shared.items() if key in self.idle_options})
+        n_ssm = None if "n_ssm" in self.idle_options else n_ssm
+        dt_min = None if "dt_min" in self.idle_options else dt_min
+        dt_max = None if "dt_max" in self.idle_options else dt_max
+        dt_transform = None if "dt_transform" in self.idle_options else dt_transform
         self.d_model = check_positive_integer("d_model", d_model)
         self.channels = check_positive_integer("channels", channels)
         self.l_max = None if l_max is None else check_positive_integer("l_max", l_max)

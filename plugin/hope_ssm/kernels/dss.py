@@ -76,7 +76,7 @@ class DSSKernel(ModalKernel):
             return transition, B
         assert self.l_max is not None  # the constructor has seen to it
         _, less_one = exponential(poles, self.l_max * dt)
-        return transition, less_one.inverse()(B)
+        return transition, less_one.inverse().apply(B)
 
     def extra_repr(self) -> str:
         """Return the sizes and the choice, for print(model)."""

@@ -30,7 +30,7 @@ class Diagonal:
     real: Tensor
     imaginary: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """f z.
 
         Args:
@@ -44,7 +44,7 @@ class Diagonal:
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """The same of the columns of x (..., H, n, K)."""
-        return Diagonal(self.real.unsqueeze(-2), self.imaginary.unsqueeze(-2))(x.mT).mT
+        return Diagonal(self.real.unsqueeze(-2), self.imaginary.unsqueeze(-2)).apply(x.mT).mT
 
     @property
     def mT(self) -> Diagonal:  # noqa: N802, as of torch's tensors
@@ -94,7 +94,7 @@ def zero_order_hold(poles: Diagonal, B: Tensor, dt: Tensor) -> tuple[Diagonal, T
         Ā, and B̄ (H, n) in coordinates.
     """
     growth, less_one = exponential(poles, dt)
-    return growth, less_one(poles.inverse()(B))
+    return growth, less_one.apply(poles.inverse().apply(B))
 
 
 class ModalKernel(StateSpaceKernel):

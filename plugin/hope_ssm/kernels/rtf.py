@@ -23,7 +23,7 @@ class Companion:
 
     coefficients: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """Ā x.
 
         Args:

@@ -20,7 +20,7 @@ COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
 
 
-class _Resolvent:
+class _Woodbury:
     """(1 - ΔtA/2)⁻¹ = D⁻¹ - Δt N (1 + Δt WᵀN)⁻¹ WᵀD⁻¹  with  D = 1 - ΔtΛ/2  and  N = D⁻¹W  (Woodbury's identity).
 
     Ā = 2 (1 - ΔtA/2)⁻¹ - 1. In coordinates A = Λ - 2WWᵀ, with W those of P; the conjugate modes give the 2. |D| ≥ 1 and
@@ -48,9 +48,9 @@ class _Resolvent:
         Returns:
             the same shape.
         """
-        return self.diagonal(x) - einsum("hrm,hrn,...hn->...hm", self.left, self.right, x)
+        return self.diagonal.apply(x) - einsum("hrm,hrn,...hn->...hm", self.left, self.right, x)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """Ā x.
 
         Args:
@@ -71,7 +71,7 @@ class _Resolvent:
 class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
-    The inverse is Woodbury's (``_Resolvent``), so a step takes O(n) operations; the powers of Ā for the convolution are
+    The inverse is Woodbury's (``_Woodbury``), so a step takes O(n) operations; the powers of Ā for the convolution are
     those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, because A + A* ≤ 0: rounding does not grow.
 
     Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one per feature. ``lr`` and ``wd`` know the keys dt,
@@ -137,11 +137,11 @@ class S4Kernel(ModalKernel):
         poles, P, B = (np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
         return poles, P, B
 
-    def discretized(self, rate: float = 1.0) -> tuple[_Resolvent, Tensor]:
+    def discretized(self, rate: float = 1.0) -> tuple[_Woodbury, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""
         poles, B, dt = self.poles(), self.inputs(), self.periods(rate)
         W = torch.stack([self.per_feature(coordinates(column)) for column in self.P], dim=-2)
-        resolvent = _Resolvent(poles, W, dt)
+        resolvent = _Woodbury(poles, W, dt)
         return resolvent, resolvent.solve(dt * B)
 
     def extra_repr(self) -> str:

@@ -118,7 +118,7 @@ class S4DKernel(ModalKernel):
         if self.disc == "zoh":
             return zero_order_hold(poles, B, dt)
         inverse = Diagonal(1 - dt / 2 * poles.real, -dt / 2 * poles.imaginary).inverse()
-        return Diagonal(2 * inverse.real - 1, 2 * inverse.imaginary), inverse(dt * B)
+        return Diagonal(2 * inverse.real - 1, 2 * inverse.imaginary), inverse.apply(dt * B)
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""

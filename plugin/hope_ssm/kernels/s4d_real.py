@@ -20,7 +20,7 @@ class RealDiagonal:
 
     entries: Tensor
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """f x.
 
         Args:

@@ -35,7 +35,7 @@ class Power(Protocol):
 class Transition(Protocol):
     """A real state matrix Ā (H, n, n), not necessarily as its entries."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """Ā x.
 
         Args:
@@ -154,7 +154,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
             with full_precision(columns.device):
                 return torch.einsum("hnjc,hnik->kchji", rows, columns).flatten(-2)[..., :length]
 
-        return samples(B.unsqueeze(0))[0], None if start is None else samples(transition(start))
+        return samples(B.unsqueeze(0))[0], None if start is None else samples(transition.apply(start))
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = C s.
@@ -168,7 +168,7 @@ class StateSpaceKernel(SequenceKernel, ABC):
         """
         start = self.from_state(self.check_inputs(u, state, "B, H"))
         transition, B = self.discretized()
-        after = transition(start) + B * u.unsqueeze(-1)
+        after = transition.apply(start) + B * u.unsqueeze(-1)
         y = torch.einsum("chn,bhn->bch", self.outputs(), after)
         return y.to(u.dtype), self.to_state(after, state.dtype)
 

@@ -11,6 +11,7 @@ from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
 from hope_ssm.layers.padding import check_input, without_padding
 from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.ops.long_convolution import long_convolution
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
@@ -80,32 +81,30 @@ class FFTConvolution(nn.Module):
         """
         check_input(x, "batch", "length", self.d_model)
         length, rate = x.shape[1], check_positive_number("rate", rate)
-        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
+        u = without_padding(x, lengths).transpose(1, 2)
         kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
         after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
+            u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        n = length + kernel_length
-        if self.bidirectional:
-            forward, reverse = k.tensor_split(2)
-            k = self._two_sided(forward, reverse, n)
-        k = self.drop_kernel(k)
-        spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
-        y = torch.fft.irfft(spectrum, n=n)[..., :length]
-        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1)
+        k, ahead = self._lags(self.drop_kernel(k), length)
+        y = long_convolution(u, k, ahead=ahead)
         if state is not None:
             y, state = y + response, after
-        return y.flatten(1, 2).transpose(1, 2).to(x.dtype), state
+        return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
-    def _two_sided(self, forward: Tensor, reverse: Tensor, n: int) -> Tensor:
-        """(C, H, K) twice to (C, H, n): lags 0 … K-1, a gap, and the negative ones, the last at n-1."""
+    def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
+        """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
+        if not self.bidirectional:
+            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        forward, reverse = k.tensor_split(2)
+        present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
-            present, reverse = reverse.split([1, reverse.shape[-1] - 1], dim=-1)
-            forward = torch.cat([forward[..., :1] + present, forward[..., 1:]], dim=-1)
-        gap = forward.new_zeros(*forward.shape[:-1], n - forward.shape[-1] - reverse.shape[-1])
-        return torch.cat([forward, gap, reverse.flip(-1)], dim=-1)
+            present, reverse = present + reverse[..., :1], reverse[..., 1:]
+        reverse = reverse[..., : length - 1]  # longer ones reach before the first step
+        return torch.cat([reverse.flip(-1), present, forward[..., 1:]], dim=-1), reverse.shape[-1]
 
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:

@@ -131,7 +131,10 @@ def named_callbacks(config: Mapping[str, Any] | None, train: Mapping[str, Any]) 
 
             made.append(build(options))
             continue
-        given = {"monitor": train["monitor"], "mode": train["mode"]} if name == "early_stopping" else {}
+        given = {}
+        if name == "early_stopping":
+            given = {"monitor": train["monitor"], "mode": train["mode"]}
+            given |= {"check_on_train_epoch_end": True} if train["monitor"].startswith("train/") else {}
         made.append(instantiate("callbacks", CALLBACKS, {"_name_": name, **options}, **given))
     return made
 

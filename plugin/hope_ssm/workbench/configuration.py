@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from hope_ssm.checks import nearest
+from hope_ssm.workbench.arithmetic import arithmetic_resolver
 
 CONFIG_MODULE = "hope_ssm.configs"
-
-_OPERATORS: dict[type, Callable[..., Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.USub: operator.neg,
-}  # fmt: skip
-
-
-def arithmetic(text: str) -> int | float:
-    """Return the value of numbers joined by + - * / // % and parentheses: the host's ``${eval:…}`` as far as that."""
-    refusal = ValueError(f"${{eval:…}} must be arithmetic of numbers (+ - * / // %) here; got {text!r}.")
-
-    def value(node: ast.AST) -> Any:
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return node.value
-        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
-        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](value(node.operand))
-        raise refusal
-
-    try:
-        return value(ast.parse(str(text), mode="eval").body)
-    except SyntaxError:
-        raise refusal from None
-
-
-OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
 
 
 def as_here(overrides: Iterable[str]) -> list[str]:
@@ -47,14 +21,45 @@ def as_here(overrides: Iterable[str]) -> list[str]:
     return [override.removeprefix("+") if override.startswith(there) else override for override in overrides]
 
 
-def compose(overrides: list[str]) -> dict[str, Any]:
-    """Return the plain, resolved configuration that ``hope train OVERRIDES`` would train."""
+@contextmanager
+def _beside_a_running_hydra() -> Iterator[None]:
+    """Put away the Hydra that may be running, ``@hydra.main``'s say, and bring it back afterwards."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import JobRuntime
+    from hydra.version import VersionBase
+
+    kept = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, JobRuntime, VersionBase)}
+    try:
+        yield
+    finally:
+        for kind, instance in kept.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plain, resolved configuration that ``hope train OVERRIDES`` would train.
+
+    Raises:
+        ValueError: an override that is no ``key=value``, of an unknown key, or of an unknown choice.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        config = hydra_compose(config_name="config", overrides=as_here(overrides))
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    try:
+        with (
+            _beside_a_running_hydra(),
+            initialize_config_module(CONFIG_MODULE, version_base="1.3"),
+            arithmetic_resolver(),
+        ):
+            config = hydra_compose(config_name="config", overrides=as_here(overrides))
+            return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise in_a_sentence(error, overrides) from None
 
 
 def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -69,8 +74,8 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     tree = OmegaConf.create(config)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
-    except HydraException:
-        raise ValueError(f"overrides must be of the form key=value; got {' '.join(overrides)}.") from None
+    except HydraException as error:
+        raise in_a_sentence(error, overrides) from None
     for override in parsed:
         key = override.key_or_group
         parent, _, name = key.rpartition(".")
@@ -82,4 +87,57 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
                 f"{nearest(name, valid)} To add a new key write +{key}=…"
             )
         OmegaConf.update(tree, key, override.value(), force_add=True)
-    return OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
+    with arithmetic_resolver():
+        return OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
+
+
+def options_of(group: str) -> list[str]:
+    """Return the choices of a configuration group of ours, or the groups themselves for ``""``."""
+    folder = resources.files(CONFIG_MODULE).joinpath(group)
+    if not folder.is_dir():
+        return []
+    inside = [entry for entry in folder.iterdir() if not entry.name.startswith("_")]
+    if not group:
+        return sorted(entry.name for entry in inside if entry.is_dir())
+    return sorted(entry.name.removesuffix(".yaml") for entry in inside if entry.name.endswith(".yaml"))
+
+
+def in_a_sentence(error: Exception, overrides: Sequence[str] = ()) -> ValueError:
+    """Return Hydra's or OmegaConf's complaint as one sentence: what was expected, what came, the nearest valid name."""
+    from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    said = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return ValueError(
+            f"an override must be key=value in Hydra's grammar; got {error.override!r}. Put quotes around a value with "
+            f"spaces, commas, braces or $, as in \"key='a, b'\"."
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        valid = options_of(group) or list(error.options or [])
+        mend = nearest(name, valid)
+        if group == "hydra/launcher":
+            mend = " The launchers joblib and submitit_slurm come with pip install 'hope-ssm[launchers]'."
+        return ValueError(f"{group} must be one of {', '.join(valid)}; got {name!r}.{mend}")
+    if said.startswith("Config group override must be"):  # Hydra does not say which
+        for group, _, value in (override.lstrip("+").partition("=") for override in overrides):
+            valid = options_of(group)
+            if valid and value not in valid:
+                return ValueError(f"{group} must be one of {', '.join(valid)}; got {value}.{nearest(value, valid)}")
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    key, parent = getattr(cause, "full_key", None), getattr(cause, "parent_node", None)
+    where, _, name = str(key or "").rpartition(".")
+    if isinstance(error, ConfigCompositionException) and key:
+        valid = [str(k) for k in parent or []] + (options_of("") if not where else [])
+        mend = nearest(name, valid) or f" To add a new key write +{key}=…"
+        listed = f"; valid are {', '.join(sorted(set(valid)))}" if valid else ""
+        return ValueError(f"{where or 'the configuration'} has no key {name!r}{listed}.{mend}")
+    if isinstance(error, OmegaConfBaseException) and key:
+        raw = OmegaConf.to_container(parent, resolve=False) if parent is not None else {}
+        text = raw.get(name, "") if isinstance(raw, dict) else ""
+        reason = str(error).splitlines()[0].removeprefix("ValueError raised while resolving interpolation: ")
+        return ValueError(
+            f"{key} must have a value; got {text}, but: {reason.rstrip('.')}. Set {key}=…, or what it names."
+        )
+    return ValueError(said)

@@ -14,6 +14,7 @@ from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, LAST, find_run
 from hope_ssm.workbench.task import SequenceTask
+from hope_ssm.workbench.validation.configuration import checked
 
 SPLITS = ("val", "test")
 
@@ -74,7 +75,7 @@ def evaluate(
 
     check_choice("split", split, SPLITS)
     path = checkpoint_path(run, checkpoint)
-    config = changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides)
+    config = checked(changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides))
     task = load(path, config=config)
     data = DataModule(config["dataset"], config["loader"], config["train"]["seed"])
     options = {key: config["trainer"][key] for key in ("accelerator", "precision") if key in config["trainer"]}

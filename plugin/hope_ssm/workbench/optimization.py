@@ -65,13 +65,19 @@ SCHEDULERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def configure(module: nn.Module, optimizer: Mapping[str, Any], scheduler: Mapping[str, Any], train: Any) -> dict:
-    """Return what Lightning's ``configure_optimizers`` returns, from the three configuration groups."""
+def configure(module: nn.Module, config: Mapping[str, Any]) -> dict:
+    """Return what Lightning's ``configure_optimizers`` returns, from optimizer, scheduler, train and trainer.
+
+    The plateau schedule is asked after epochs with a validation alone: its patience is a number of these.
+    """
     groups = [{k: v for k, v in group.items() if k != "names"} for group in parameter_groups(module)]
-    built = instantiate("optimizer", OPTIMIZERS, optimizer, params=groups)
-    check_choice("train.interval", train["interval"], ("epoch", "step"))
-    schedule = instantiate("scheduler", SCHEDULERS, scheduler, optimizer=built)
-    return {
-        "optimizer": built,
-        "lr_scheduler": {"scheduler": schedule, "interval": train["interval"], "monitor": train["monitor"]},
+    built = instantiate("optimizer", OPTIMIZERS, config["optimizer"], params=groups)
+    train = config["train"]
+    schedule: dict[str, Any] = {
+        "scheduler": instantiate("scheduler", SCHEDULERS, config["scheduler"], optimizer=built),
+        "interval": check_choice("train.interval", train["interval"], ("epoch", "step")),
+        "monitor": train["monitor"],
     }
+    if isinstance(schedule["scheduler"], lr_scheduler.ReduceLROnPlateau) and train["monitor"].startswith("val/"):
+        schedule["frequency"] = config["trainer"].get("check_val_every_n_epoch") or 1
+    return {"optimizer": built, "lr_scheduler": schedule}

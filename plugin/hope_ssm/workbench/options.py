@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,4 +30,10 @@ def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapp
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
         check_known(f"{group} {name!r}", options, [key for key in parameters if key not in given or key in options])
-    return factory(**{**given, **options})
+    try:
+        return factory(**{**given, **options})
+    except (TypeError, ValueError) as error:
+        first = re.split(r"[. ]", str(error))[0]  # the key, without its group
+        if type(error) in (TypeError, ValueError) and first in options:
+            raise type(error)(f"{group}.{error}") from error
+        raise

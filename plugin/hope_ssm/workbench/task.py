@@ -27,7 +27,7 @@ class SequenceTask(pl.LightningModule):
     """Train a sequence model under one configuration.
 
     Args:
-        config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train.
+        config: plain mapping with the groups model, encoder, decoder, task, optimizer, scheduler, train, trainer.
         d_input: sizes of the data, see ``splits.Splits``.
         d_output: sizes of the data, see ``splits.Splits``.
         l_output: sizes of the data, see ``splits.Splits``.
@@ -125,8 +125,7 @@ class SequenceTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler."""
-        config = self.config
-        return configure(self, config["optimizer"], config["scheduler"], config["train"])
+        return configure(self, self.config)
 
     @torch.no_grad()
     def first_non_finite(self, x: Tensor) -> str:

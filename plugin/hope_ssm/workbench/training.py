@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import logging
 import os
 import shlex
@@ -17,22 +16,15 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
-from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number, nearest
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench import callbacks as parts
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.peak_memory import PeakMemory
-from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override, processes
+from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override
 from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
-
-GROUPS = ("train", "trainer", "loader", "dataset", "task", "encoder", "decoder", "model", "optimizer", "scheduler")
-OPTIONAL_GROUPS = ("callbacks", "wandb")
-OPTIONS = {
-    "train": ("seed", "ckpt", "ema", "tensorboard", "test", "interval", "monitor", "mode", "state"),
-    "trainer": tuple(inspect.signature(pl.Trainer).parameters),
-    "task": ("_name_", "loss", "metrics"),
-}
+from hope_ssm.workbench.validation.configuration import GROUPS, checked
+from hope_ssm.workbench.validation.rehearsal import rehearse
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
@@ -43,56 +35,13 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     """Return the model, initialized from ``train.seed``, and its data; raise if the configuration is not whole."""
-    for key in config:
-        if key not in GROUPS + OPTIONAL_GROUPS and config[key] is not None:
-            valid = ", ".join(GROUPS + OPTIONAL_GROUPS)
-            raise ValueError(f"the configuration has no group {key!r}; valid are {valid}.{nearest(key, GROUPS)}")
-    missing = [group for group in GROUPS if config.get(group) is None]
-    if missing:
-        raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; it lacks {', '.join(missing)}.")
-    check_positive_number("optimizer.lr", config["optimizer"].get("lr"))
+    config = checked(config)
     seed = config["train"]["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"train.seed must be a whole number of at least 0; got {seed!r}.")
-    for group, options in OPTIONS.items():
-        for key in config[group]:
-            if key not in options:
-                listed = "those of Lightning's Trainer" if group == "trainer" else ", ".join(options)
-                raise TypeError(f"{group} has no option {key!r}; valid are {listed}.{nearest(key, options)}")
-    check_positive_integer("loader.batch_size", config["loader"].get("batch_size"))
-    for key in ("max_epochs", "max_steps"):
-        limit = config["trainer"].get(key)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < -1):
-            raise ValueError(f"trainer.{key} must be a whole number, -1 or null for no limit; got {limit!r}.")
-    metrics = config["task"].get("metrics") or []
-    if not isinstance(metrics, str) and not config.get("callbacks"):  # which may log metrics of their own
-        known = [f"{split}/{name}" for split in ("val", "train") for name in ("loss", *metrics)]
-        check_choice("train.monitor", config["train"]["monitor"], known)
-    check_choice("train.mode", config["train"]["mode"], ("min", "max"))
     pl.seed_everything(seed, workers=True, verbose=False)
     data = DataModule(config["dataset"], config["loader"], seed)
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
     return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
-
-
-def _check_schedule(config: Mapping[str, Any], data: DataModule) -> None:
-    """Warn where a schedule counted in steps does not fit the number of steps of the training."""
-    planned = config["scheduler"].get("num_training_steps")
-    epochs, limit = config["trainer"].get("max_epochs"), config["trainer"].get("limit_train_batches")
-    if planned is None or not isinstance(epochs, int) or epochs < 1 or limit not in (None, 1.0):
-        return
-    samples = config["loader"]["batch_size"] * processes(config["trainer"])
-    count: Any = data.splits.train
-    steps = epochs * (len(count) // samples) // (config["trainer"].get("accumulate_grad_batches") or 1)
-    last = config["trainer"].get("max_steps") or -1
-    steps = steps if last == -1 else min(steps, last)
-    if not 0.5 <= planned / max(1, steps) <= 2:
-        _logger.warning(
-            "The schedule has scheduler.num_training_steps=%d, but the training has about %d: the learning rate will "
-            "not end where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
-            planned, steps, steps,
-        )  # fmt: skip
 
 
 def describe(task: SequenceTask) -> str:
@@ -126,7 +75,7 @@ def train(
     """Train, validate and test under ``config``; ``directory`` is described in ``run_directory``.
 
     Args:
-        config: plain mapping, every group of ``GROUPS``.
+        config: mapping with every group of ``GROUPS``: plain, with NumPy numbers and paths, or OmegaConf's.
         directory: where results go; made if absent.
         callbacks: Lightning callbacks instead of the progress bar.
         command: the command line that does the same, for messages.
@@ -141,7 +90,7 @@ def train(
         TrainingInterrupted: the user pressed Ctrl-C.
         OSError: the disk is full.
     """
-    run = RunDirectory(Path(directory))
+    config, run = checked(config), RunDirectory(Path(directory))
     rehearsal = bool(config["trainer"].get("fast_dev_run"))
     task, data = build(config)
     checkpoint = None if rehearsal else checkpoint_to_resume(config, run.path, _is_first_process())
@@ -151,7 +100,7 @@ def train(
         best = "best" if (run.path / BEST).is_file() else "last"
         _logger.info("%s is finished; there is nothing to do with train.ckpt=auto.", run.path)
         return Run(load(run.path, best), run.results, None)
-    _check_schedule(config, data)
+    rehearse(task, data, config)
     if _is_first_process() and not rehearsal:
         about = {"parameters": count(task), "kernel_parameters": count(task, ".kernel."), "resumed_from": checkpoint}
         run.begin(config, overrides=list(command[2:]), **about)
@@ -193,7 +142,10 @@ def _fit(
 ) -> dict[str, float]:
     options, settings = config["trainer"], config["train"]
     where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
-    best = parts.BestCheckpoint(filename="best", monitor=settings["monitor"], mode=settings["mode"], **where)
+    at_the_end = True if settings["monitor"].startswith("train/") else None  # of an epoch, when it is known
+    best = parts.BestCheckpoint(
+        filename="best", monitor=settings["monitor"], mode=settings["mode"], save_on_train_epoch_end=at_the_end, **where
+    )
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **where)
     if callbacks is None:
         callbacks = parts.progress_bar() if options.get("enable_progress_bar", True) else []

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from hope_ssm.checks import check_known, check_positive_integer
@@ -50,6 +50,16 @@ class ChunkLoader(DataLoader):
         return super().__len__() * chunks
 
 
+class SameOrder(SequentialSampler):
+    """The same samples in the same order in every epoch, whose number it keeps."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Keep the number."""
+        self.epoch = epoch
+
+
 class TrainingLoader(ChunkLoader):
     """Every epoch in an order of its own, each process its share, and all its randomness from (seed, epoch, rank).
 
@@ -62,14 +72,18 @@ class TrainingLoader(ChunkLoader):
         rank: of this process.
         world_size: number of processes.
         drop_last: leave out what does not fill a batch, or does not divide among the processes.
+        same_order: the same samples in the same order in every epoch, for ``trainer.overfit_batches``.
         **options: of ``ChunkLoader``.
     """
 
     def __init__(
-        self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True, **options: Any
-    ) -> None:
-        sampler: DistributedSampler = DistributedSampler(
-            dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last
+        self, dataset: Dataset, *, seed: int, rank: int, world_size: int, drop_last: bool = True,
+        same_order: bool = False, **options: Any,
+    ) -> None:  # fmt: skip
+        sampler: Any = (
+            SameOrder(dataset)  # type: ignore[arg-type]
+            if same_order
+            else DistributedSampler(dataset, world_size, rank, shuffle=True, seed=seed, drop_last=drop_last)
         )
         super().__init__(
             dataset, sampler=sampler, drop_last=drop_last, generator=torch.Generator().manual_seed(0), **options
@@ -80,7 +94,7 @@ class TrainingLoader(ChunkLoader):
 
     def __iter__(self) -> Any:
         epoch = self.sampler.epoch
-        if hasattr(self.dataset, "set_epoch"):
+        if hasattr(self.dataset, "set_epoch") and not isinstance(self.sampler, SameOrder):
             self.dataset.set_epoch(epoch)
         self.generator.manual_seed(mixed(self.seed, epoch, self.rank))  # of the workers
         seed_epoch(self.seed, epoch, self.rank)
@@ -116,7 +130,15 @@ class DataModule(pl.LightningDataModule):
                 f"a process must have at least loader.batch_size={self.loader['batch_size']} training samples with "
                 f"loader.drop_last=true; it has {size}. Lower loader.batch_size or set loader.drop_last=false."
             )
-        loader = TrainingLoader(self.splits.train, seed=self.seed, rank=rank, world_size=world_size, **self.loader)
+        few = getattr(trainer, "overfit_batches", 0)
+        if few and world_size > 1:
+            raise ValueError(
+                "trainer.overfit_batches must be left out with more than one process; got "
+                f"{few}. Set trainer.devices=1."
+            )
+        loader = TrainingLoader(
+            self.splits.train, seed=self.seed, rank=rank, world_size=world_size, same_order=bool(few), **self.loader
+        )
         # Lightning tells the sampler its epoch before each but the first of a process, the one after a resume.
         current: Any = None if trainer is None else trainer.fit_loop.epoch_progress.current
         loader.sampler.set_epoch(0 if current is None else current.processed)

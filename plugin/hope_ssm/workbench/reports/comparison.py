@@ -83,10 +83,11 @@ def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in baseline.split():
         name, _, value = word.rpartition("=")
-        matching = {(k, v) for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
+        matching = {k: v for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
         if len(matching) > 1:
-            raise ValueError(f"--baseline must name one key; {word} is {', '.join(f'{k}={v}' for k, v in matching)}.")
-        found |= dict(matching)
+            named = ", ".join(f"{k}={v}" for k, v in matching.items())
+            raise ValueError(f"--baseline must name one key; {word} is {named}.")
+        found |= matching
         if not matching:
             found[word] = None
     if all(key in keys for key in found) and any(_has(row, found) for row in table):

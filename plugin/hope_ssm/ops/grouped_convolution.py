@@ -1,0 +1,243 @@
+"""The FFT convolution and its two gradients on a CPU, a few features at a time, so that spectra stay in the cache.
+
+All at once, the padded inputs and three spectra are ten times the input, and most of the time is spent on moving them
+and on fresh pages of memory. Axes: B batch, C channels, H features, L steps, K lags, N points of the FFT.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import log_once
+from hope_ssm.ops.workers import for_each
+from hope_ssm.precision import working_dtype
+
+# Of the padded inputs of one group. Its spectrum and its outputs take as much again, each: together about the second
+# level cache of a core and its share of the third. Half and twice as much cost a tenth more.
+GROUP_BYTES = 1 << 20
+# A transform plans itself at every call, at the price of about four rows; one row alone costs as much as three.
+LEAST_ROWS = 2
+# Features and steps brought from one order in memory to the other at once: whole cache lines, few enough to stay near.
+LINE_BYTES = 64
+TILE_STEPS = 1024
+
+_logger = logging.getLogger("hope_ssm.ops")
+
+
+def fft_length(minimum: int) -> int:
+    """The smallest even 2ᵃ 3ᵇ 5ᶜ that is at least ``minimum``: lengths that every FFT library is fast at."""
+    best = 1 << max(1, (minimum - 1).bit_length())
+    power_of_5 = 1
+    while power_of_5 < best:
+        odd = power_of_5
+        while odd < best:
+            doublings = max(1, (-(-minimum // odd) - 1).bit_length())
+            best = min(best, odd << doublings)
+            odd *= 3
+        power_of_5 *= 5
+    return best
+
+
+def points(length: int, lags: int, ahead: int) -> int:
+    """N such that neither the outputs nor a gradient wraps around.
+
+    Args:
+        length: L.
+        lags: K.
+        ahead: number of negative lags.
+
+    Returns:
+        N, a length with a fast FFT.
+    """
+    return fft_length(max(length + ahead, length + lags - 1 - ahead, lags))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How B sequences of H features are divided: blocks of features for the threads, of groups that fit a cache."""
+
+    batch: int
+    features: int
+    in_batch: int
+    in_features: int
+    in_block: int
+
+    @classmethod
+    def of(cls, u: Tensor, channels: int, size: int, dtype: torch.dtype, budget: int | None = None) -> Groups:
+        """Return the groups of one convolution.
+
+        Args:
+            u: (B, H, L).
+            channels: C.
+            size: N.
+            dtype: the precision of the computation.
+            budget: bytes of a group; None means ``GROUP_BYTES``.
+        """
+        batch, features, _ = u.shape
+        rows = max(LEAST_ROWS, (GROUP_BYTES if budget is None else budget) // (channels * size * dtype.itemsize))
+        in_batch = max(1, min(batch, rows))
+        in_features = max(1, min(features, rows // in_batch))
+        line = 1 if u.stride(2) == 1 else LINE_BYTES // u.dtype.itemsize
+        return cls(batch, features, in_batch, in_features, -(-line // in_features) * in_features)
+
+    def blocks(self) -> list[slice]:
+        """Features of a block."""
+        return _slices(self.features, self.in_block)
+
+    def groups(self, block: slice) -> list[slice]:
+        """Features of a group, counted in the block."""
+        return _slices(min(block.stop, self.features) - block.start, self.in_features)
+
+    def rows(self) -> list[slice]:
+        """Sequences of a group."""
+        return _slices(self.batch, self.in_batch)
+
+
+def _slices(count: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def steps_first(x: Tensor) -> bool:
+    """Whether x (…, H, L) lies in memory as (…, L, H)."""
+    return x.stride(-1) != 1 and x.stride(-2) == 1
+
+
+def empty_output(u: Tensor, channels: int, features_next: bool) -> Tensor:
+    """(B, C, H, L) for u (B, H, L); in memory (B, L, C, H) if ``features_next``."""
+    batch, features, length = u.shape
+    if features_next:
+        return u.new_empty(batch, length, channels, features).permute(0, 2, 3, 1)
+    return u.new_empty(batch, channels, features, length)
+
+
+def empty_input(u: Tensor, features_next: bool) -> Tensor:
+    """Like u (B, H, L); in memory (B, L, H) if ``features_next``."""
+    return empty_output(u, 1, features_next)[:, 0]
+
+
+def features_first(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x (…, H, L) with the steps of a feature side by side in memory; x itself if it is so already."""
+    if x.stride(-1) == 1:
+        return x.to(dtype)
+    result = torch.empty(x.shape, dtype=dtype)
+    for steps in _slices(x.shape[-1], TILE_STEPS):
+        result[..., steps] = x[..., steps]
+    return result
+
+
+def direct_or_new(place: Tensor, dtype: torch.dtype) -> Tensor:
+    """``place`` (…, H, L) if results in ``dtype`` can be written there feature by feature, or else room for them."""
+    return place if place.stride(-1) == 1 and place.dtype == dtype else torch.empty(place.shape, dtype=dtype)
+
+
+def store(place: Tensor, result: Tensor) -> None:
+    """Write the result where it belongs, unless it is there."""
+    if result is not place:
+        place.copy_(result)
+
+
+def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
+    """y_t = Σ_j k_j u_{t+a-j}.
+
+    Args:
+        u: (B, H, L) real, in any order in memory.
+        k: (C, H, K) real.
+        ahead: a.
+        features_next: see ``empty_output``.
+
+    Returns:
+        (B, C, H, L) in the dtype of u, computed in that of u and k, float32 at least.
+    """
+    length, size, dtype = u.shape[-1], points(u.shape[-1], k.shape[-1], ahead), working_dtype(u, k)
+    y = empty_output(u, len(k), features_next)
+
+    def run(groups: Groups) -> None:
+        def block(features: slice) -> None:
+            inputs = features_first(u[:, features], dtype)
+            place = y[:, :, features]
+            outputs = direct_or_new(place, dtype)
+            kernels = torch.fft.rfft(k[:, features].to(dtype), n=size)
+            for inside in groups.groups(features):
+                kernel = kernels[:, inside]
+                for rows in groups.rows():
+                    spectrum = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
+                    spectrum = spectrum.mul_(kernel) if len(k) == 1 else spectrum * kernel
+                    outputs[rows, :, inside] = torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length]
+            store(place, outputs)
+
+        for_each(block, groups.blocks())
+
+    _in_memory(run, u, len(k), size, dtype)
+    return y
+
+
+def gradients(
+    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of Σ g y, y = ``convolve(u, k)``: by u, Σ_{c,t} g_t k_{t+a-s}, and by k, Σ_{b,t} g_t u_{t+a-j}.
+
+    Args:
+        g: (B, C, H, L).
+        u: as for ``convolve``.
+        k: as for ``convolve``.
+        ahead: as for ``convolve``.
+        features_next: as for ``convolve``.
+        of_input: whether to compute the first.
+        of_kernel: whether to compute the second.
+
+    Returns:
+        (B, H, L) in the dtype of u and (C, H, K) in that of k; empty if not computed.
+    """
+    length, lags, dtype = u.shape[-1], k.shape[-1], working_dtype(u, k)
+    size = points(length, lags, ahead)
+    by_u = empty_input(u, features_next) if of_input else u.new_empty(0)
+    by_k = k.new_zeros(k.shape) if of_kernel else k.new_empty(0)
+
+    def run(groups: Groups) -> None:
+        def block(features: slice) -> None:
+            weights = features_first(g[:, :, features], dtype)
+            if of_input:
+                place = by_u[:, features]
+                found = direct_or_new(place, dtype)
+                kernels = torch.fft.rfft(k[:, features].to(dtype), n=size).conj_physical_()
+            if of_kernel:
+                inputs = features_first(u[:, features], dtype)
+                moments = weights.new_zeros(len(k), weights.shape[2], size // 2 + 1, dtype=dtype.to_complex())
+            for inside in groups.groups(features):
+                for rows in groups.rows():
+                    part = weights[rows, :, inside]
+                    spectrum = torch.fft.rfft(torch.nn.functional.pad(part, (ahead, 0)) if ahead else part, n=size)
+                    if of_input:
+                        product = spectrum * kernels[:, inside]
+                        product = product.squeeze(1) if len(k) == 1 else product.sum(1)
+                        found[rows, inside] = torch.fft.irfft(product, n=size)[..., :length]
+                    if of_kernel:
+                        other = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
+                        moments[:, inside] += spectrum.conj_physical_().mul_(other).sum(0)
+            if of_input:
+                store(place, found)
+            if of_kernel:
+                by_k[:, features] = torch.fft.irfft(moments.conj_physical_(), n=size)[..., :lags]
+
+        for_each(block, groups.blocks())
+
+    _in_memory(run, u, len(k), size, dtype)
+    return by_u, by_k
+
+
+def _in_memory(run: Callable[[Groups], None], u: Tensor, channels: int, size: int, dtype: torch.dtype) -> None:
+    """Run with groups of the usual size, and row by row where these do not fit into memory."""
+    try:
+        run(Groups.of(u, channels, size, dtype))
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        log_once(
+            _logger, logging.WARNING, f"a group of the convolution must fit into memory; got {error}. Row by row now."
+        )
+        run(Groups.of(u, channels, size, dtype, budget=0))

@@ -1,0 +1,1 @@
+"""What a configuration may hold, checked as a whole before anything begins."""

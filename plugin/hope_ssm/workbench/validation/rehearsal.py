@@ -1,0 +1,153 @@
+"""What only Lightning, torch or the data can refuse, tried out before a run writes anything."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch.utils.data import Subset
+
+from hope_ssm.workbench.data.loaders import ChunkLoader, DataModule
+from hope_ssm.workbench.losses import steps_of
+from hope_ssm.workbench.optimization import configure
+from hope_ssm.workbench.resuming import processes
+
+_logger = logging.getLogger("hope_ssm.workbench")
+
+
+def rehearse(task: Any, data: DataModule, config: Mapping[str, Any]) -> None:
+    """Make the trainer, the optimizer and the schedule once, count the batches, and predict two samples.
+
+    Raises:
+        ValueError: Lightning or torch refuses options, one is named; a split has too few batches for a limit. What the
+            model says to the samples.
+    """
+    with _silence():
+        trainer = _attempt("trainer", config["trainer"], _trainer, "Lightning")
+    for group in ("optimizer", "scheduler"):
+        _attempt(group, config[group], partial(_optimizer, task, config, group), "torch")
+    _check_limits(data, config["trainer"])
+    _warn_of_the_schedule(data, config)
+    device = trainer.strategy.root_device
+    if device.type == "cpu" or isinstance(trainer.strategy, SingleDeviceStrategy):
+        _predict(task, data, device)
+
+
+def _trainer(options: dict[str, Any]) -> pl.Trainer:
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return pl.Trainer(**{**options, **silent})
+
+
+def _optimizer(task: Any, config: Mapping[str, Any], group: str, options: dict[str, Any]) -> Any:
+    return configure(task, {**config, group: options})
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Leave what Lightning says of its devices to the trainer of the run."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _attempt(group: str, options: Mapping[str, Any], make: Callable[[dict[str, Any]], Any], who: str) -> Any:
+    """Return ``make(options)``; if it raises, name the option without which it would not."""
+    try:
+        return make(dict(options))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+    for key in options:
+        try:
+            make({other: value for other, value in options.items() if other != key})
+        except Exception:
+            continue
+        raise ValueError(
+            f"{group}.{key} must suit this machine and the other options of {group}; got {options[key]!r}, and {who} "
+            f"says: {reason}"
+        )
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    raise ValueError(f"the options of {group} must go together; got {given}, and {who} says: {reason}")
+
+
+def _check_limits(data: DataModule, trainer: Mapping[str, Any]) -> None:
+    for split in ("train", "val", "test"):
+        count = len(getattr(data, f"{split}_dataloader")()) // processes(trainer)
+        key = "overfit_batches" if trainer.get("overfit_batches") and split != "test" else f"limit_{split}_batches"
+        limit = trainer.get(key)
+        if isinstance(limit, float) and 0 < limit < 1 and int(limit * count) < 1:
+            raise ValueError(
+                f"trainer.{key} must be the share of at least one of the {count} batches of the {split} split; got "
+                f"{limit}. Set trainer.{key}={1 / count if count else 1.0:.2g} or more."
+            )
+        if split == "train":
+            limited = count if limit is None else min(count, limit) if isinstance(limit, int) else int(limit * count)
+            every = trainer.get("val_check_interval")
+            if type(every) is int and every > limited and trainer.get("check_val_every_n_epoch", 1) is not None:
+                raise ValueError(
+                    f"trainer.val_check_interval must not be above the {limited} training batches of an epoch; got "
+                    f"{every}. Lower it, or set +trainer.check_val_every_n_epoch=null to count over epochs."
+                )
+
+
+def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
+    """Warn where a schedule counted in steps does not fit the number of steps of the training."""
+    scheduler, trainer = config["scheduler"], config["trainer"]
+    planned, epochs = scheduler.get("num_training_steps"), trainer.get("max_epochs")
+    if planned is None:
+        return
+    if scheduler.get("num_warmup_steps", 0) >= planned:
+        _logger.warning(
+            "The schedule has scheduler.num_warmup_steps=%d of scheduler.num_training_steps=%d: the learning rate "
+            "will not fall. Set scheduler.num_warmup_steps below it.", scheduler["num_warmup_steps"], planned,
+        )  # fmt: skip
+    if epochs is None or epochs < 1 or trainer.get("limit_train_batches") not in (None, 1.0):
+        return
+    train: Any = data.splits.train
+    samples = config["loader"]["batch_size"] * processes(trainer)
+    steps = epochs * (len(train) // samples) // trainer.get("accumulate_grad_batches", 1)
+    last = trainer.get("max_steps", -1)
+    steps = steps if last == -1 else min(steps, last)
+    if not 0.5 <= planned / max(1, steps) <= 2:
+        _logger.warning(
+            "The schedule has scheduler.num_training_steps=%d, but the training has about %d: the learning rate will "
+            "not end where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
+            planned, steps, steps,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _predict(task: Any, data: DataModule, device: torch.device) -> None:
+    """Pass two samples through encoder, model, decoder, loss and metrics; nothing of it is kept."""
+    train: Any = data.splits.train
+    samples = Subset(train, range(min(2, len(train))))
+    options: dict[str, Any] = {"batch_size": 2, "collate_fn": data.splits.collate}
+    options["chunk_len"] = data.loader.get("chunk_len")
+    generator = torch.Generator()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        batch = next(iter(ChunkLoader(samples, generator=generator, **options)))
+        x, target, context = task.check.batch("train", batch)
+        lengths, stream, training = context.get("lengths"), task.streams["train"], task.training
+        try:
+            x, target = x.to(device), target.to(device)
+            state = stream.before(task.to(device).eval(), x, 0, context.get("reset"))
+            prediction, _ = task._predict(x, state, 1.0, lengths)
+            task.check.target("train", prediction, target)
+            for measure in (task.loss, *task.metrics.values()):
+                measure(prediction, target, steps_of(x, prediction, lengths))
+        finally:
+            task.to("cpu").train(training)
+            task.check.seen.discard("train")
+            stream.restart()
