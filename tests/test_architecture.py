@@ -20,7 +20,9 @@ else:
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "plugin"
 PACKAGE = PLUGIN / "hope_ssm"
-FILES = [path for path in sorted(PLUGIN.rglob("*.py")) if "configs" not in path.parts]
+FILES = [
+    path for path in sorted(PLUGIN.rglob("*.py")) if not {"configs", "upstream"} & set(path.relative_to(PLUGIN).parts)
+]
 
 MATHEMATICS = {"hankel", "ops", "precision"}
 # checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures
@@ -30,41 +32,43 @@ MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
     "precision": set(),
-    "reporting": set(),
+    "reporting": {"storage"},
+    "storage": set(),
     "hankel": set(),
-    "datasets": set(),
+    "datasets": {"storage"},
     "ops": {"precision"},
     "kernels": MATHEMATICS,
     "registry": {"kernels"},
-    "layers": MATHEMATICS | {"registry"},
+    "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
     "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
+    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
-# Within the mathematics: frequency, toeplitz, contraction ← backends ← transfer, realization ← convolution.
+# Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
 OPS = {
-    "contraction": set(),
+    "contraction": {"transforms"},
     "frequency": set(),
     "toeplitz": {"frequency"},
-    "backends": {"frequency", "toeplitz"},
+    "transforms": set(),
+    "backends": {"frequency", "toeplitz", "transforms"},
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
     "workers": set(),
     "grouped_convolution": {"workers"},
-    "long_convolution": {"grouped_convolution"},
+    "long_convolution": {"grouped_convolution", "transforms"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
-    "reports": {"losses", "resuming", "run_directory"},
+    "reports": {"losses", "resuming", "run_directory", "survey"},
     "validation": {"arithmetic", "callbacks", "configuration", "data", "losses", "models", "optimization", "resuming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.

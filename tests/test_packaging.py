@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml")}
+UPSTREAM = {path.relative_to(ROOT).as_posix() for path in (ROOT / "upstream").rglob("*.*") if path.suffix != ".pyc"}
 KERNELS = yaml.safe_load((ROOT / "registry.yaml").read_text(encoding="utf-8"))
 
 REPORT = """
@@ -79,7 +80,7 @@ def checkout(tmp_path_factory):
     """A copy of what the build reads, with its links, so that building leaves nothing in the real one."""
     copy = tmp_path_factory.mktemp("checkout") / "hope-ssm"
     copy.mkdir()
-    for name in ("configs", "plugin"):
+    for name in ("configs", "plugin", "upstream"):
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
     for name in ("pyproject.toml", "registry.yaml", "README.md", "LICENSE", "NOTICE"):
@@ -128,10 +129,10 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     modules = {
         str(path.relative_to(ROOT / "plugin"))
         for path in (ROOT / "plugin").rglob("*.py")
-        if "configs" not in path.parts
+        if not {"configs", "upstream"} & set(path.relative_to(ROOT).parts)
     }
     assert modules <= names
-    assert {f"hope_ssm/{path}" for path in CONFIGS} <= names
+    assert {f"hope_ssm/{path}" for path in CONFIGS | UPSTREAM} <= names
     assert {"hope_ssm/registry.yaml", "hope_ssm/py.typed", "hope_ssm/configs/__init__.py"} <= names
     assert not [name for name in names if name.endswith((".pyc", "src/__init__.py"))]
     assert "hydra_plugins/__init__.py" not in names

@@ -23,6 +23,7 @@ SIGNATURES = {
         "deterministic=False, lr=None, wd=0.0, verbose=True, d_state=64, horizon=None, init='gaussian', "
         "init_scale=1.0, truncation='exact', backend='auto', coefficients='real', **options)"
     ),
+    "HopeBlock": "(d_model, *, transposed=True, **options)",
     "HopeLayer": "(d_model, *, kernel='hope', **options)",
     "parameter_groups": "(module)",
 }  # fmt: skip
@@ -34,8 +35,8 @@ def run(code):
 
 def test_names():
     assert sorted(hope_ssm.__all__) == [
-        "HopeKernel", "HopeLayer", "__version__", "convolution_kernel", "hankel_matrix", "hankel_singular_values",
-        "load", "parameter_groups", "registry", "transfer_function",
+        "HopeBlock", "HopeKernel", "HopeLayer", "__version__", "convolution_kernel", "hankel_matrix",
+        "hankel_singular_values", "load", "parameter_groups", "registry", "transfer_function",
     ]  # fmt: skip
     assert dir(hope_ssm) == sorted(hope_ssm.__all__)
     for name in hope_ssm.__all__:

@@ -161,21 +161,26 @@ def test_a_distribution_seen_twice_is_one(join, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["hope", "hankel", "s4d", "diag"])
-def test_our_names_and_aliases_are_taken(join, name, capsys):
-    join("other-kernels", {name: "Moving"})
-    with pytest.raises(ValueError, match=f"'{name}' is declared by hope-ssm and by other-kernels. Uninstall one"):
-        registry.kernels()
-    assert importlib.import_module("hope_ssm.cli.main").main(["kernels"]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("hope kernels: a kernel name must belong to one distribution;")
-    assert "Traceback" not in said
+def test_our_names_and_aliases_are_taken_and_what_else_a_rival_has_stays(join, name, capsys, caplog):
+    join("other-kernels", {name: "Moving", "moving": "Moving"})
+    found = registry.names()
+    assert found[name].distribution == registry.DISTRIBUTION
+    assert found["moving"].distribution == "other-kernels"
+    (sentence,) = registry.clashes()
+    assert sentence.startswith(f"the kernel {name!r} of other-kernels is not used: hope-ssm has that name")
+    assert [record.getMessage() for record in caplog.records] in ([sentence], [])  # once in a process
+    assert importlib.import_module("hope_ssm.cli.main").main(["kernels"]) == 0
+    assert sentence[1:] in capsys.readouterr().out
 
 
-def test_two_others_may_not_share_a_name(join):
+def test_of_two_others_the_first_keeps_a_name(join):
+    join("second-kernels", {"moving": "Moving", "still": "Moving"})
     join("first-kernels", {"moving": "Moving"})
-    join("second-kernels", {"moving": "Moving"})
-    with pytest.raises(ValueError, match=r"'moving' is declared by (first|second)-kernels and by (first|second)-kern"):
-        registry.kernels()
+    found = registry.kernels()
+    assert found["moving"].distribution == "first-kernels"
+    assert found["still"].distribution == "second-kernels"
+    (sentence,) = registry.clashes()
+    assert sentence.startswith("the kernel 'moving' of second-kernels is not used: first-kernels has that name")
 
 
 @pytest.mark.parametrize(

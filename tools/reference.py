@@ -26,7 +26,6 @@ PACKAGE = ROOT / "plugin" / "hope_ssm"
 CONFIGS = ROOT / "configs"
 WHOLE = ("experiment", "pipeline", "ablation", "variant")  # groups that set keys of other groups
 MANY = 6  # values that are listed one by one
-TOP = ["checks", "precision", "registry"]
 FIRST = ["ops", "hankel", "kernels", "layers", "analysis", "datasets", "hosts", "workbench"]
 
 
@@ -43,7 +42,7 @@ def packages() -> list[str]:
 
 def modules() -> dict[str, list[str]]:
     """Return {page: names of its modules}, one page per package."""
-    found: dict[str, list[str]] = {"hope_ssm": [f"hope_ssm.{name}" for name in TOP]}
+    found = {"hope_ssm": [f"hope_ssm.{path.stem}" for path in sorted(PACKAGE.glob("[!_]*.py"))]}
     for package in packages():
         folder = PACKAGE.joinpath(*package.split("."))
         names = [path.stem for path in sorted(folder.glob("[!_]*.py"))]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "HopeBlock": "hope_ssm.layers.hope_block",
     "HopeKernel": "hope_ssm.kernels.hope",
     "HopeLayer": "hope_ssm.layers.hope_layer",
     "convolution_kernel": "hope_ssm.ops.convolution",
@@ -22,6 +23,7 @@ _HOME = {
 }
 
 __all__ = [
+    "HopeBlock",
     "HopeKernel",
     "HopeLayer",
     "__version__",
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from hope_ssm import registry
     from hope_ssm.hankel import hankel_matrix, hankel_singular_values
     from hope_ssm.kernels.hope import HopeKernel
+    from hope_ssm.layers.hope_block import HopeBlock
     from hope_ssm.layers.hope_layer import HopeLayer
     from hope_ssm.layers.parameter_groups import parameter_groups
     from hope_ssm.ops.convolution import convolution_kernel

@@ -57,7 +57,14 @@ def check_known(owner: str, names: Iterable[Any], valid: Iterable[str], kind: st
 
 
 def check_positive_integer(option: str, value: Any) -> int:
-    """Return ``value`` as an int if it is a whole number of at least 1; otherwise raise."""
+    """Return ``value`` as an int if it is a whole number of at least 1; otherwise raise.
+
+    A symbolic size of torch.export stays as it is; torch.jit.trace's sizes are tensors, and become numbers.
+    """
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if torch.jit.is_tracing() and isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{option} must be a whole number of at least 1; got {value!r} ({type(value).__name__}).")
     if value < 1:
@@ -72,6 +79,15 @@ def check_positive_number(option: str, value: Any) -> float:
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{option} must be a finite number above 0; got {value}.")
     return float(value)
+
+
+def check_real(what: str, x: Any) -> Tensor:
+    """Return ``x`` if it is a tensor of real floating-point numbers; otherwise raise ``TypeError``."""
+    if isinstance(x, Tensor) and x.is_floating_point():
+        return x
+    got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+    mend = "Take its real and imaginary parts as features." if "complex" in str(got) else "Convert with .float()."
+    raise TypeError(f"{what} must be a tensor of real floating-point numbers; got {got}. {mend}")
 
 
 def check_flag(option: str, value: Any) -> bool:

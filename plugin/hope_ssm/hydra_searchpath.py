@@ -1,6 +1,6 @@
 """Hydra plug-in: makes our kernels, data sets, decoder and configuration groups visible in an unmodified host.
 
-Importing this module is enough: it places a finder on ``sys.meta_path`` that waits for four modules of the host, and
+Importing this module is enough: it places a finder on ``sys.meta_path`` that waits for five modules of the host, and
 hands each, once it has run, to its registration function in ``hope_ssm.hosts.state_spaces``. For every other module
 the finder does nothing. It works at import, not in a method, because workers of a multirun only unpickle the plug-in.
 
@@ -26,6 +26,7 @@ _logger = logging.getLogger("hope_ssm")
 # Module of the host: what it must have, lest another project's module of that name is meant, and the function of
 # hope_ssm.hosts.state_spaces that is called with it once it has run.
 AWAITED = {
+    "models.s4.s4": ("kernel_registry", "register_kernels"),
     "src.dataloaders": ("SequenceDataset", "register_datasets"),
     "src.models.sequence.kernels": ("registry", "register_kernels"),
     "src.tasks.decoders": ("registry", "register_decoders"),

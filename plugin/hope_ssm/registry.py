@@ -8,6 +8,7 @@ attributes ``family``, ``parameters``, ``recurrent`` and ``summary`` to fill its
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,7 +17,9 @@ from typing import Any
 
 import yaml
 
-from hope_ssm.checks import nearest
+from hope_ssm.checks import log_once, nearest
+
+_logger = logging.getLogger("hope_ssm")
 
 GROUP = "state_spaces.kernels"
 DISTRIBUTION = "hope-ssm"
@@ -79,9 +82,11 @@ def own_entries() -> dict[str, Entry]:
 
 
 def foreign_entries() -> Iterator[Entry]:
-    """Yield the kernels that other distributions declare in the group, without importing them."""
+    """Yield the kernels that other distributions declare in the group, without importing them, in the order of
+    the distributions' names."""
     seen = set()
-    for point in metadata.entry_points(group=GROUP):
+    points = metadata.entry_points(group=GROUP)
+    for point in sorted(points, key=lambda point: "" if point.dist is None else point.dist.name):
         owner = point.dist.name if point.dist is not None else "an unnamed distribution"
         key = (owner.lower().replace("_", "-"), point.name, point.value)
         if key[0] != DISTRIBUTION and key not in seen:
@@ -92,19 +97,32 @@ def foreign_entries() -> Iterator[Entry]:
 def kernels() -> dict[str, Entry]:
     """Return every kernel installed here, by name, this distribution's first.
 
-    Raises:
-        ValueError: two distributions claim one name; both are named.
+    A name that two distributions claim stays with the first, ours before any other; a warning names both.
     """
-    found = own_entries()
+    found, lost = _sorted_out()
+    for sentence in lost:
+        log_once(_logger, logging.WARNING, sentence)
+    return found
+
+
+def clashes() -> list[str]:
+    """Return a sentence for every name that another distribution claims in vain."""
+    return _sorted_out()[1]
+
+
+def _sorted_out() -> tuple[dict[str, Entry], list[str]]:
+    found, lost = own_entries(), []
     taken = {alias: entry for entry in found.values() for alias in (entry.name, *entry.aliases)}
     for entry in foreign_entries():
-        if entry.name in taken:
-            raise ValueError(
-                f"a kernel name must belong to one distribution; {entry.name!r} is declared by "
-                f"{taken[entry.name].distribution} and by {entry.distribution}. Uninstall one of them."
+        first = taken.setdefault(entry.name, entry)
+        if first is entry:
+            found[entry.name] = entry
+        else:
+            lost.append(
+                f"the kernel {entry.name!r} of {entry.distribution} is not used: {first.distribution} has that name, "
+                f"and comes first. Rename the entry point of {entry.distribution}, or uninstall one of them."
             )
-        found[entry.name] = taken[entry.name] = entry
-    return found
+    return found, lost
 
 
 def names() -> dict[str, Entry]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import changed, compose
 from hope_ssm.workbench.training import train
 from hope_ssm.workbench.validation.configuration import GROUPS, checked
-from mutations import BROKEN, KEYS, Case, Refused, cases, cases_of
+from hope_ssm.workbench.validation.rehearsal import in_memory
+from mutations import BROKEN, KEYS, Case, Refused, cases, cases_of, parsed
 
 LINE = [
     "pipeline=noisy-digits", "model=s4", "kernel=hope", "model.d_model=4", "model.n_layers=1", "model.layer.d_state=4",
@@ -69,13 +71,9 @@ def same(value: Any, meant: Any) -> bool:
 
 def fault(case: Case, directory: Path) -> str | None:
     """What is wrong with how the product takes the case, or None."""
-    meant: Any = Refused
+    meant: Any = Refused if case.text in BROKEN else case.meaning(parsed(case.text))
     try:
         config = changed(base(case.schedule), [case.override])
-        value: Any = config
-        for part in case.key.split("."):
-            value = value[part] if isinstance(value, dict) and part in value else None
-        meant = Refused if case.text in BROKEN else case.meaning(value)
         train(config, directory, callbacks=[OneEpoch()])
     except Enough:
         pass
@@ -110,6 +108,44 @@ def faults(drawn: list[Case], directory: Path) -> list[str]:
 
 def test_every_option_means_what_it_says_or_is_refused(tmp_path):
     assert faults(cases(0, 200), tmp_path) == []
+
+
+MEANT = [  # each was once taken for something else
+    ("optimizer.maximize", "no", False), ("loader.drop_last", "no", False), ("train.test", "no", False),
+    ("model.layer.bidirectional", "off", False), ("trainer.max_steps", "1e3", 1000),
+]  # fmt: skip
+NOT_MEANT = {
+    "step": ["scheduler.gamma=false", "scheduler.gamma=-1"],
+    "cosine_warmup": ["scheduler.num_warmup_steps=inf"],
+    "multistep": ["scheduler.milestones=''", "scheduler.milestones=[a,b]", "scheduler.milestones=[]"],
+    "plateau": ["scheduler.factor=-inf", "scheduler.patience=nan", "scheduler.patience=-1"],
+    "cosine": ["trainer.accumulate_grad_batches=inf", "trainer.accumulate_grad_batches=0.5",
+               "trainer.accumulate_grad_batches=-2", "scheduler.T_max=-1", "train.ema=''", "train.state.mode=[]",
+               "trainer.fast_dev_run=''", "trainer.gradient_clip_val=-1", "model.dropout=[]",
+               "trainer.log_every_n_steps=0", "optimizer=5", "model=[]", "trainer=text", "train.state=7",
+               "callbacks=no", "wandb=yes", "callbacks.early_stopping=3", "model.layer=5", "dataset=[]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "text", "meant"), MEANT)
+def test_words_and_numbers_are_understood(key, text, meant):
+    value: Any = checked(changed(base("cosine"), [f"++{key}={text}"]))
+    for part in key.split("."):
+        value = value[part]
+    assert same(value, meant)
+
+
+@pytest.mark.parametrize(("schedule", "override"), [(key, line) for key, lines in NOT_MEANT.items() for line in lines])
+def test_what_nobody_means_is_refused(schedule, override):
+    key = override.partition("=")[0]
+    with pytest.raises((ValueError, TypeError), match=key.replace(".", r"\.") + ".* must "):
+        checked(changed(base(schedule), [f"++{override}"]))
+
+
+def test_what_does_not_fit_into_memory_is_said_with_its_sizes():
+    wanted = r"model must fit into memory; got .*model\.d_model=4, .*you tried to allocate"
+    with pytest.raises(ValueError, match=wanted), in_memory("model", base("cosine")):
+        torch.empty(2**46)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hope_ssm.kernels.modal import ModalKernel
 
 H, N, L = 4, 6, 12
 LONGEST = 40  # samples of a kernel that has to know
-ENTRIES = {name: e for name, e in registry.kernels().items() if e.distribution == registry.DISTRIBUTION}
+ENTRIES = registry.own_entries()
 RECURRENT = [name for name, entry in ENTRIES.items() if entry.recurrent]
 SAMPLED = [name for name in RECURRENT if "raw_sampling_period" in ENTRIES[name].load().optimizer_options]
 OUTPUTS = {"hope": "markov_parameters", "rtf": "numerator"}  # what answers to C elsewhere

@@ -7,8 +7,11 @@ import signal
 from pathlib import Path
 
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
 from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.resuming import read_checkpoint
+from hope_ssm.workbench.run_directory import RunDirectory
 from hope_ssm.workbench.training import train
 from processes import hope
 from tiny import TINY
@@ -33,8 +36,6 @@ class StopAt:
     """A callback that ends the training in the middle of an epoch."""
 
     def __new__(cls, epoch: int, error: type[BaseException] = Stop):
-        from pytorch_lightning.callbacks import LambdaCallback
-
         def stop(trainer, module, outputs, batch, index):
             if trainer.current_epoch == epoch and index == 1:
                 raise error
@@ -66,3 +67,28 @@ def sweep_and_die(*arguments: str) -> int:
 
     Trainer.save_checkpoint = save_or_die
     return hope(*arguments)
+
+
+class At(LambdaCallback):
+    """Does something after batch ``index`` of an epoch."""
+
+    def __init__(self, epoch, index, do):
+        def look(trainer, module, outputs, batch, i):
+            if (trainer.current_epoch, i) == (epoch, index):
+                do(trainer)
+
+        super().__init__(on_train_batch_end=look)
+
+
+def assert_same(directory, whole):
+    """Weights, best checkpoint, epochs and results of two runs, but for speed and memory."""
+    for name in ("last", "best"):
+        ours, theirs = (read_checkpoint(d / "checkpoints" / f"{name}.ckpt") for d in (directory, whole))
+        assert ours["global_step"] == theirs["global_step"], name
+        for key, value in theirs["state_dict"].items():
+            assert torch.equal(ours["state_dict"][key], value), (name, key)
+    assert RunDirectory(directory).epochs == RunDirectory(whole).epochs
+    aside = {"train/steps_per_second", "train/peak_memory_mib"}
+    ours, theirs = (RunDirectory(d).results for d in (directory, whole))
+    assert {k: v for k, v in ours.items() if k not in aside} == {k: v for k, v in theirs.items() if k not in aside}
+    assert min(ours[name] for name in aside) > 0

@@ -7,6 +7,7 @@ STATE_SPACES_PYTHON  the interpreter of its environment, with hope-ssm installed
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,14 @@ import pytest
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "HYDRA_FULL_ERROR": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def run_python(python: str, arguments: list[str], directory: Path, path: tuple[Path, ...] = (), **environment: str):
+def run_python(
+    python: str,
+    arguments: list[str],
+    directory: Path,
+    path: tuple[Path, ...] = (),
+    timeout_s: int = 600,
+    **environment: str,
+):
     """Run an interpreter in ``directory`` with ``path`` first on sys.path; return the finished process, output as text.
 
     The environment is this process's own without what would point the child at another host or code.
@@ -31,7 +39,7 @@ def run_python(python: str, arguments: list[str], directory: Path, path: tuple[P
         env={**inherited, **QUIET, **({"PYTHONPATH": joined} if path else {}), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout_s,
         check=False,
     )
 
@@ -125,9 +133,9 @@ class Host:
     home: Path
     interpreter: str
 
-    def python(self, *arguments: str, path: tuple[Path, ...] = (), **environment: str):
-        """Run the host's interpreter in its checkout."""
-        return run_python(self.interpreter, list(arguments), self.home, path, **environment)
+    def python(self, *arguments: str, path: tuple[Path, ...] = (), directory: Path | None = None, **environment: str):
+        """Run the host's interpreter in its checkout, or elsewhere."""
+        return run_python(self.interpreter, list(arguments), directory or self.home, path, **environment)
 
     def train(self, output: Path, *overrides: str, path: tuple[Path, ...] = (), **environment: str) -> str:
         """Run the host's ``python -m train`` at the smallest size; return what it printed, fail if it fails."""
@@ -189,3 +197,16 @@ def cifar(host, tmp_path_factory) -> tuple[Path, Path]:
         "import torchvision.datasets.cifar as cifar\ncifar.check_integrity = lambda *arguments, **options: True\n"
     )
     return root, accept
+
+
+@pytest.fixture(scope="session")
+def patched(host, tmp_path_factory) -> Host:
+    """Return a copy of the real host with the patch of ``hope upstream`` applied."""
+    from hope_ssm.hosts import upstream
+
+    home = tmp_path_factory.mktemp("patched") / "s4"
+    left_out = shutil.ignore_patterns(".git", "assets", "notebooks", "data", "outputs", "__pycache__")
+    shutil.copytree(host.home, home, ignore=left_out)
+    (home / "hope.patch").write_text(upstream.patch(host.home))
+    subprocess.run(["git", "apply", "hope.patch"], cwd=home, check=True)
+    return Host(home, host.interpreter)

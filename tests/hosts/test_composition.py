@@ -41,6 +41,8 @@ LINES = {
     "rtf": [*DIGITS, "+kernel=rtf", "model.layer.init_scale=1"],
     "conv": [*DIGITS, "+kernel=conv", "optimizer=sgd", "optimizer.momentum=0.8", "model.dropout=0.2"],
     "host_layer": [*DIGITS, "model/layer=s4d", "model.layer.dt_max=0.5", "model.transposed=true"],
+    "cifar": ["pipeline=cifar", "model=s4", "+kernel=hope", "dataset.grayscale=true"],
+    "cifar_layer": ["pipeline=cifar", "model=s4", "model/layer=hope", "dataset.permute=snake"],
     **{name: [*DIGITS, f"scheduler={name}"] for name in SCHEDULERS},
 }
 BUILT = ["mode", "layer_group", "kernel_group", "no_own_rates", "bare_rate", "experiment", "bidirectional"]
@@ -104,6 +106,10 @@ def test_one_line_composes_to_the_same(in_host, name):
     assert theirs["scheduler"] == ours["scheduler"]
     for key in ("interval", "monitor", "mode", "seed", "state"):
         assert theirs["train"][key] == ours["train"][key]
+
+
+def test_the_windows_follow_the_length_of_cifar_in_both(in_host):
+    assert [in_host[name]["model"]["layer"]["horizon"] for name in ("cifar", "cifar_layer")] == [1024, 1024]
 
 
 @pytest.mark.parametrize("name", BUILT)

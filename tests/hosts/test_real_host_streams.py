@@ -159,3 +159,16 @@ def test_s4nd(host):
         trains(model, torch.randn(2, 5, 7, 3).double())
         """
     run(host, code)
+
+
+def test_s4nd_has_the_windows_of_each_axis(host):
+    """Sizes of all axes as the horizon, or none: the windows are those of the axis."""
+    code = """
+        from src.models.sequence.modules.s4nd import S4ND
+        for horizon in (None, [32, 512]):
+            layer = S4ND(3, d_state=64, dim=2, l_max=[32, 512], kernel="hope", horizon=horizon)
+            first, second = layer.kernel
+            assert (first.dt_min, first.dt_max) == (0.125, 4.0), (first.dt_min, first.dt_max)
+            assert (second.dt_min, second.dt_max) == (64 / 512 / 16, 0.25)
+        """
+    run(host, code)

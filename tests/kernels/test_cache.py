@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+import threading
 
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from hope_ssm import registry
 from hope_ssm.kernels import base, cache, hope, modal
@@ -77,13 +80,35 @@ def by_parameter(kernel):
     setattr(kernel, name, torch.nn.Parameter(parameter.detach() * 1.1))
 
 
+def by_plain_attribute(kernel):
+    """As libraries for learned optimizers put tensors with a history in a parameter's place."""
+    name, parameter = first(kernel)
+    delattr(kernel, name)
+    setattr(kernel, name, parameter.detach() * 1.1)
+
+
+def by_another_plain_attribute(kernel):
+    by_plain_attribute(kernel)
+    kernel(L=L)
+    setattr(
+        kernel, name := next(k for k, v in vars(kernel).items() if isinstance(v, torch.Tensor)), vars(kernel)[name] * 2
+    )
+
+
+def by_setting(kernel):
+    kernel.dt_transform = "exp"
+
+
 def by_swapped_storage(kernel):
     """As a moving average puts its weights in place of the model's."""
     for parameter in kernel.parameters():
         parameter.data, _ = parameter.data * 0.9, parameter.data
 
 
-CHANGES = [by_state_dict, by_data, by_new_data, by_in_place, by_dtype, by_parameter, by_swapped_storage]
+CHANGES = [
+    by_state_dict, by_data, by_new_data, by_in_place, by_dtype, by_parameter, by_plain_attribute,
+    by_another_plain_attribute, by_setting, by_swapped_storage,
+]  # fmt: skip
 
 
 def test_it_is_computed_once(kernel, computed):
@@ -151,6 +176,82 @@ def test_vmap_over_parameters(kernel):
         both = torch.func.vmap(lambda p: torch.func.functional_call(kernel, p, kwargs={"L": L})[0])(stacked)
         assert torch.allclose(both[0], kernel(L=L)[0], atol=1e-6)
         assert not torch.allclose(both[1], both[0])
+
+
+def other_thread(action):
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join()
+
+
+def test_another_thread_asks_for_another_length_meanwhile(kernel, monkeypatch):
+    with torch.no_grad():
+        exact = kernel(L=L)[0]
+    same, asked = cache._same, []
+
+    @torch.no_grad()
+    def ask():
+        kernel(L=7)
+
+    def interrupted(*values):
+        found = same(*values)
+        if not asked:
+            asked.append(True)
+            other_thread(ask)
+        return found
+
+    monkeypatch.setattr(cache, "_same", interrupted)
+    with torch.no_grad():
+        assert torch.equal(kernel(L=L)[0], exact)
+    assert asked
+
+
+def test_another_thread_trains_while_the_kernel_is_computed(kernel):
+    def interrupted():
+        return fresh(kernel), other_thread(lambda: by_state_dict(kernel))
+
+    kept = cache.KernelCache()
+    with torch.no_grad():
+        kept.get(kernel, "key", lambda: interrupted()[0])
+        assert torch.equal(kept.get(kernel, "key", lambda: fresh(kernel)), fresh(kernel))
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_forward_mode_keeps_its_tangent_and_leaves_none_behind(kernel, prepared):
+    kernel = kernel.double()
+    point = {name: value.detach() for name, value in kernel.named_parameters()}
+    tangent = {name: torch.randn_like(value) for name, value in point.items()}
+
+    def samples(parameters):
+        return torch.func.functional_call(kernel, parameters, kwargs={"L": L})[0]
+
+    h = 1e-6
+    up, down = (samples({name: point[name] + sign * h * tangent[name] for name in point}) for sign in (1, -1))
+    exact = (up - down) / (2 * h)
+    with torch.no_grad():
+        if prepared:
+            kernel(L=L)
+        value, found = torch.func.jvp(samples, (point,), (tangent,))
+        torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item())
+        assert torch.equal(kernel(L=L)[0], value)
+        with forward_ad.dual_level():
+            dual = {name: forward_ad.make_dual(point[name], tangent[name]) for name in point}
+            found = forward_ad.unpack_dual(samples(dual)).tangent
+        torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6 * exact.abs().max().item())
+        assert forward_ad.unpack_dual(kernel(L=L)[0]).tangent is None
+        basis = torch.func.vmap(lambda t: torch.func.jvp(samples, (point,), (t,))[1])(
+            {name: torch.stack([value, 2 * value]) for name, value in tangent.items()}
+        )
+        torch.testing.assert_close(basis, torch.stack([exact, 2 * exact]), rtol=1e-6, atol=1e-6)
+
+
+def test_recorded_operations_are_all_there(kernel):
+    """Whoever counts or records operations in evaluation sees the kernel's, whatever was kept."""
+    with torch.no_grad():
+        kernel(L=L)
+        with FlopCounterMode(display=False) as counter:
+            kernel(L=L)
+    assert counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("name", ["hope", "s4d"])

@@ -15,7 +15,7 @@ from hope_ssm.kernels.base import TRANSFORMS, softplus_inverse
 
 
 def build(**options):
-    return HopeKernel(**{"d_model": 6, "d_state": 8, "verbose": False} | options)
+    return HopeKernel(**{"d_model": 6, "d_state": 8, "horizon": 100, "verbose": False} | options)
 
 
 def messages(caplog):
@@ -198,6 +198,29 @@ def test_initializations_of_a_state_matrix_mean_gaussian(init, log):
 
 def test_options_left_unset_are_not_mentioned(log):
     build(verbose=True, measure=None, disc=None)
+    assert not log.records
+
+
+@pytest.mark.parametrize(("known", "steps"), [
+    ({"l_max": 40}, 40), ({"l_max": 40, "horizon": 90}, 90), ({"l_max": 40, "horizon": [90, 40]}, 40),
+    ({"horizon": 90}, 90),
+])  # fmt: skip
+def test_windows_follow_the_longest_sequence(known, steps):
+    kernel = HopeKernel(d_model=500, d_state=8, verbose=False, **known)
+    assert (kernel.dt_min, kernel.dt_max) == pytest.approx((8 / steps / 16, 8 / steps * 2))
+    assert kernel.sampling_period.min() >= kernel.dt_min * 0.999
+    assert kernel.sampling_period.max() <= kernel.dt_max * 1.001
+
+
+def test_a_length_that_nothing_says_is_one_warning(log):
+    for _ in range(2):
+        build(verbose=True, horizon=None)
+    (warning,) = log.records
+    assert warning.levelno == logging.WARNING
+    assert "Δt from 0.01 to 0.3. Set horizon to the length of the longest one." in warning.getMessage()
+    log.clear()
+    build(verbose=True, horizon=None, l_max=9)
+    build(verbose=True, horizon=None, dt_min=0.1, dt_max=0.2)
     assert not log.records
 
 

@@ -105,8 +105,32 @@ def test_derivatives(backend, length, rng):
     def real(c, dt):
         return torch.view_as_real(backends.get(backend, CPU).samples(c, dt, length))
 
-    assert torch.autograd.gradcheck(real, (c, dt))
-    assert torch.autograd.gradgradcheck(real, (c, dt))
+    assert torch.autograd.gradcheck(real, (c, dt), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(
+        real, (c, dt), check_fwd_over_rev=backend not in ("keops", "triton"), fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("backend", backend_parameters())
+@pytest.mark.parametrize("at", [(0, 0), (0, None), (None, 0)])
+def test_forward_mode_and_vmap(backend, at, rng):
+    """Jacobians forward are those backward, of both orders, also for a batch of coefficients, of Δt or of both."""
+    c, dt = torch.tensor(rng.standard_normal((3, 2, 5))), torch.tensor(np.exp(rng.standard_normal((3, 2))))
+    c, dt = (x if axis == 0 else x[0] for x, axis in zip((c, dt), at, strict=True))
+
+    def real(c, dt):
+        return torch.view_as_real(backends.get(backend, CPU)(c, dt, 5)).sin().sum(-1)
+
+    forward, backward = (
+        torch.func.vmap(way(real, (0, 1)), at)(c, dt) for way in (torch.func.jacfwd, torch.func.jacrev)
+    )
+    torch.testing.assert_close(forward, backward, rtol=1e-11, atol=1e-11)
+    loss = lambda c, dt: real(c, dt).square().sum()  # noqa: E731
+    one = torch.func.vmap(torch.func.jacfwd(torch.func.jacfwd(loss, (0, 1)), (0, 1)), at)(c, dt)
+    other = torch.func.vmap(torch.func.jacfwd(torch.func.jacrev(loss, (0, 1)), (0, 1)), at)(c, dt)
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    last = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(loss, (0, 1)), (0, 1)), at)(c, dt)
+    torch.testing.assert_close(one, last, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("backend", backend_parameters())
@@ -157,8 +181,16 @@ def test_response_in_batches(c_batch, dt_batch, rng):
 def test_derivatives_of_the_response(length, rng):
     c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)
     dt = torch.tensor([0.6, 1.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda c, dt: krylov.response(c, dt, length), (c, dt))
-    assert torch.autograd.gradgradcheck(lambda c, dt: krylov.response(c, dt, length), (c, dt))
+
+    def response(c, dt):
+        return krylov.response(c, dt, length)
+
+    assert torch.autograd.gradcheck(response, (c, dt), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(response, (c, dt), check_fwd_over_rev=True, fast_mode=True)
+    moments = lambda g, dt: krylov.moments(g, dt, 5)  # noqa: E731
+    g = torch.tensor(rng.standard_normal((2, 3, length)), requires_grad=True)
+    assert torch.autograd.gradcheck(moments, (g, dt), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(moments, (g, dt), check_fwd_over_rev=True, fast_mode=True)
 
 
 def test_compiled_and_eager_response_agree(rng):

@@ -79,3 +79,17 @@ def test_two_processes_have_the_losses_of_one_on_the_same_global_batch(hope, tmp
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
         assert b["val/loss"] == pytest.approx(a["val/loss"], rel=1e-4)
         assert a["step"] == b["step"]
+
+
+@pytest.mark.slow
+def test_spawned_processes_leave_the_run_of_those_of_the_command(tmp_path, hope):
+    common = ["train", *TINY, *QUIET, "trainer.max_epochs=2", "loader.num_workers=0", "trainer.devices=2"]
+    common += ["train.test=true", "trainer.limit_val_batches=1.0", "+trainer.limit_test_batches=1.0"]
+    common = [word for word in common if word != "train.test=false" and not word.startswith("+trainer.limit_test")]
+    for strategy in ("ddp", "ddp_spawn"):
+        done = hope(*common, f"trainer.strategy={strategy}", f"hydra.run.dir={strategy}")
+        assert done.returncode == 0, done.stderr
+    first, second = (RunDirectory(tmp_path / name) for name in ("ddp", "ddp_spawn"))
+    assert first.epochs == second.epochs
+    assert set(first.results) == set(second.results)
+    assert second.state == "finished"

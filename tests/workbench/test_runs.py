@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from hope_ssm.workbench.configuration import compose
-from hope_ssm.workbench.resuming import override
-from hope_ssm.workbench.run_directory import RunDirectory, find_runs
+from hope_ssm.workbench.interruption import override
+from hope_ssm.workbench.run_directory import RunDirectory
+from hope_ssm.workbench.survey import find_runs
 from runs import LONGER, QUIET, Stop, StopAt, checkpoint, run
 from tiny import TINY
 

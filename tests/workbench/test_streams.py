@@ -181,3 +181,26 @@ def test_two_ranks_have_chunks_of_different_sequences(hope, tmp_path):
     assert done.returncode == 0, done.stderr
     (checkpoint,) = tmp_path.rglob("last.ckpt")
     assert torch.load(checkpoint, weights_only=False)["global_step"] == 10
+
+
+# Batches of other sizes
+
+
+@pytest.mark.parametrize("mode", ["reset", "bptt"])
+def test_a_smaller_batch_goes_on_with_its_first_sequences(mode):
+    """The last batch of an epoch; a larger one begins anew."""
+    model, stream = Sum(), Stream(mode, None)
+    x = torch.arange(12.0).reshape(4, 3, 1)
+    stream.before(model, x, 0)
+    stream.after(model.advance(x, model.default_state(4)))
+    torch.testing.assert_close(stream.before(model, x[:2], 1), model.advance(x[:2], model.default_state(2)))
+    stream.after(model.default_state(2))
+    torch.testing.assert_close(stream.before(model, x, 2), model.default_state(4))
+
+
+def test_a_target_as_long_as_the_sequence_is_no_target_of_every_step():
+    """With l_output = 0 it goes with every chunk, whatever its size; otherwise it is cut."""
+    samples = [(torch.zeros(6, 1), torch.arange(6.0))] * 2
+    for l_output, shape in ((0, (2, 6)), (None, (2, 2)), (6, (2, 2))):
+        loader = ChunkLoader(samples, batch_size=2, chunk_len=2, l_output=l_output)
+        assert [tuple(y.shape) for _, y, _ in loader] == [shape] * 3

@@ -108,6 +108,29 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_parameter(tmp_path):
         task.training_step(batch, 0)
 
 
+@pytest.mark.parametrize(("part", "place"), [(0, "the input data"), (1, "the targets")])
+def test_data_that_is_not_finite_is_no_matter_of_the_learning_rate(part, place):
+    task, data = build(
+        compose([*TINY, QUIET, "kernel=hope", "task.loss=mse", "task.metrics=[]", "train.monitor=val/loss"])
+    )
+    x, target = next(iter(data.train_dataloader()))
+    batch = [x, target.float().unsqueeze(-1).expand(-1, 10).clone()]
+    batch[part].view(-1)[0] = math.nan
+    task.log_dict = lambda *args, **kwargs: None
+    with pytest.raises(
+        NonFiniteLossError, match=f"first in {place}. Look for infinite or NaN numbers in the data; no l"
+    ):
+        task.training_step(tuple(batch), 0)
+
+
+def test_what_stands_in_the_padding_is_not_blamed():
+    task, data = build(compose([*TINY, "kernel=hope"]))
+    x, target = next(iter(data.train_dataloader()))
+    lengths = torch.full((len(x),), x.shape[1] - 1)
+    x[:, -1] = math.nan
+    assert task.first_non_finite(x, target, {"lengths": lengths}) == "the loss itself"
+
+
 def test_a_non_finite_layer_is_named():
     task, data = build(compose([*TINY, "kernel=hope"]))
     x, _ = next(iter(data.train_dataloader()))

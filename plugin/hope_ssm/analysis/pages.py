@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +80,28 @@ def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
     return rows
 
 
+def slug(name: str, taken: Collection[str]) -> str:
+    """Return a file name of letters, digits, dots, dashes and underscores for a layer, not one of ``taken``."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip(".")[:100] or "layer"
+    found, number = plain, 1
+    while found.lower() in {other.lower() for other in taken}:
+        number += 1
+        found = f"{plain}-{number}"
+    return found
+
+
 def write_pages(layers: Mapping[str, LayerView], out: Path, title: str) -> None:
-    """Write LAYER.png for every layer, index.html with all of them inside, and inspection.json to ``out``."""
+    """Write a PNG per layer (see ``slug``), index.html with all of them inside, and inspection.json to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     summaries = {name: layer.summary() for name, layer in layers.items()}
     (out / "inspection.json").write_text(json.dumps(summaries) + "\n", encoding="utf-8")
     head, *rows = table(layers)
     cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     parts = [f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{cells}</table>"]
+    slugs: dict[str, str] = {}
     for name, layer in layers.items():
-        picture = out / f"{name}.png"
+        slugs[name] = slug(name, slugs.values())
+        picture = out / f"{slugs[name]}.png"
         draw_layer(name, layer, picture)
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(f'<h2>{html.escape(name)}</h2><img alt="{html.escape(name)}" src="data:image/png;base64,{data}">')

@@ -19,6 +19,7 @@ from hope_ssm.hosts.kernels import HOST_KERNELS, host_kernel
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.ops import backends
 from hope_ssm.ops.convolution import convolution_kernel
+from hope_ssm.ops.long_convolution import long_convolution
 from hope_ssm.workbench.models.backbone import SequenceModel
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
@@ -126,31 +127,38 @@ def _host(name: str, sizes: Sizes) -> Contender:
     return Contender(lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), reference)
 
 
-def _convolution(sizes: Sizes) -> Contender:
-    """The layer's FFT convolution alone: both operands given."""
+def _convolution(mode: str, sizes: Sizes) -> Contender:
+    """The layer's FFT convolution alone: both operands given, the steps of the input first as in the layer."""
     torch.manual_seed(0)
-    u = torch.randn(sizes.batch, sizes.features, sizes.length, **sizes.placement, requires_grad=True)
-    k = torch.randn(1, sizes.features, sizes.length, **sizes.placement, requires_grad=True)
-    n = 2 * sizes.length
-
-    def forward() -> Tensor:
-        spectrum = torch.fft.rfft(u, n=n).unsqueeze(1) * torch.fft.rfft(k, n=n)
-        return torch.fft.irfft(spectrum, n=n)[..., : sizes.length]
-
-    return Contender(forward, [u, k])
-
-
-def _layer(name: str, sizes: Sizes) -> Contender:
-    torch.manual_seed(0)
-    layer = FFTConvolution(sizes.features, name, d_state=sizes.states, verbose=False).to(**sizes.placement)
     x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
-    return Contender(lambda: layer(x)[0], [x, *layer.parameters()])
+    k = torch.randn(1, sizes.features, sizes.length, **sizes.placement, requires_grad=True)
+
+    def reference() -> Tensor:
+        u, kernel = x[:1, :, :CHECKED_FEATURES].detach().double(), k[:, :CHECKED_FEATURES].detach().double()
+        return long_convolution(u.transpose(1, 2), kernel, mode="plain")[0, 0]
+
+    return Contender(lambda: long_convolution(x.transpose(1, 2), k, mode=mode)[:, 0], [x, k], reference)
 
 
-def _training_step(name: str, sizes: Sizes) -> Contender:
+def _layer(name: str, convolution: str, sizes: Sizes) -> Contender:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"d_state": sizes.states, "verbose": False, "convolution": convolution}
+    layer = FFTConvolution(sizes.features, name, **options).to(**sizes.placement)
+    x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
+
+    @torch.no_grad()
+    def reference() -> Tensor:
+        exact = copy.deepcopy(layer).double()
+        exact.convolution = "plain"
+        return exact(x[:1].double())[0][0, :, :CHECKED_FEATURES].T
+
+    return Contender(lambda: layer(x)[0].transpose(1, 2), [x, *layer.parameters()], reference)
+
+
+def _training_step(name: str, convolution: str, sizes: Sizes) -> Contender:
     """One layer with its block, norm and optimizer: forward, backward and update."""
     torch.manual_seed(0)
-    layer = {"_name_": "s4", "mode": name, "d_state": sizes.states, "verbose": False}
+    layer = {"_name_": "s4", "mode": name, "d_state": sizes.states, "verbose": False, "convolution": convolution}
     model = SequenceModel(sizes.features, layer).to(**sizes.placement)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement)
@@ -170,9 +178,12 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "algorithm-1": _published,
     **{name: partial(_modal, name) for name in KERNELS if name != "hope"},
     **{name: partial(_host, name) for name in HOST_KERNELS},
-    "convolution": _convolution,
-    **{f"layer-{name}": partial(_layer, name) for name in KERNELS},
-    **{f"step-{name}": partial(_training_step, name) for name in KERNELS},
+    "convolution": partial(_convolution, "auto"),
+    "convolution-plain": partial(_convolution, "plain"),
+    **{f"layer-{name}": partial(_layer, name, "auto") for name in KERNELS},
+    "layer-hope-plain": partial(_layer, "hope", "plain"),
+    **{f"step-{name}": partial(_training_step, name, "auto") for name in KERNELS},
+    "step-hope-plain": partial(_training_step, "hope", "plain"),
 }
 KERNEL_CONTENDERS = tuple(CONTENDERS)[: tuple(CONTENDERS).index("convolution")]
 

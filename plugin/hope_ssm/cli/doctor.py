@@ -49,12 +49,8 @@ def extras() -> dict[str, list[str]]:
 
 def kernels() -> tuple[list[str], dict[str, str]]:
     """Return the names of the kernels that import, and why the others do not."""
-    try:
-        entries = registry.kernels()
-    except ValueError as error:
-        return list(registry.own_entries()), {"registry": str(error)}
     fine, failing = [], {}
-    for name, entry in entries.items():
+    for name, entry in registry.kernels().items():
         try:
             entry.load()
             fine.append(name)
@@ -93,7 +89,7 @@ def report() -> dict[str, Any]:
             "auto": {device: backends.automatic(torch.device(device)) for device in ("cpu", "cuda")},
         },
         "extras": extras(),
-        "kernels": {"importable": fine, "failing": failing},
+        "kernels": {"importable": fine, "failing": failing, "clashes": registry.clashes()},
         "host": host(),
         "traps": [asdict(trap) for trap in environment.traps(cuda)],
     }
@@ -128,6 +124,7 @@ def text(found: dict[str, Any]) -> str:
         lines.append(f"  {extra:<12}{state}")
     lines += ["\nkernels", f"  importable  {', '.join(found['kernels']['importable'])}"]
     lines += [f"  failing     {name}: {why}" for name, why in found["kernels"]["failing"].items()]
+    lines += [f"  clash       {sentence}" for sentence in found["kernels"]["clashes"]]
     lines += ["", *_host_lines(found["host"]), "\ntraps of the host that apply here"]
     lines += [f"  - {row['trap']}:\n    {row['mend']}" for row in found["traps"]]
     return "\n".join(lines)

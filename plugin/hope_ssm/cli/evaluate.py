@@ -22,9 +22,10 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
     parser.add_argument("--out", type=Path, help="write the metrics there as JSON")
+    parser.add_argument("--trust", action="store_true", help="call the function of its own that the run's data name")
     options = parser.parse_args(arguments)
     quieten_lightning()
-    metrics = evaluate(options.run, options.checkpoint, options.split, options.overrides)
+    metrics = evaluate(options.run, options.checkpoint, options.split, options.overrides, options.trust)
     print("\n".join(f"{name:<24} {value:.4f}" for name, value in sorted(metrics.items())))
     if options.out is not None:
         options.out.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

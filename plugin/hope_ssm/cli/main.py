@@ -7,6 +7,7 @@ import os
 import sys
 
 from hope_ssm.checks import nearest
+from hope_ssm.cli.pipes import outlive_readers
 
 FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for the processes of further ranks
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "modes": "convolution, chunks and steps of every kernel: how well they agree, and the time of a step",
     "bench": "kernels, convolutions, layers and training steps timed side by side",
     "doctor": "print versions, the host found, backends and known traps",
+    "upstream": "write HOPE as a patch and a pull request for state-spaces/s4",
 }
 
 
@@ -39,12 +41,20 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if cause is not None and str(cause).strip() and str(cause).strip() not in text:
         text += f" ({str(cause).strip()})"
-    return " ".join(text.split())
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def say_what_can_be_said() -> None:
+    """Let ε, Σ and • become ? where the terminal or file that output goes to has no such letters."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not, and takes all letters
+            stream.reconfigure(errors="replace")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; an error becomes one sentence on stderr unless HYDRA_FULL_ERROR=1 asks for its traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    say_what_can_be_said()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), end="")
         return 0
@@ -60,14 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    outlive_readers()
     full = os.environ.get(FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
     try:
         return importlib.import_module(f"hope_ssm.cli.{command}").run(arguments[1:])
     except KeyboardInterrupt as stop:
         print(f"hope: {str(stop) or 'interrupted.'}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe, head for example, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return getattr(stop, "status", 130)
+    except BrokenPipeError:  # of a pipe that is not the standard output
         return 0
     except Exception as error:
         if full:

@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
+    parser.add_argument("--trust", action="store_true", help="call the function of its own that the run's data name")
     options = parser.parse_args(arguments)
     if options.tolerance is not None:
         check_positive_number("--tolerance", options.tolerance)
@@ -52,7 +53,9 @@ def run(arguments: list[str]) -> int:
         _reduce_checkpoint(theirs, options.out or Path(f"{name}.ckpt"), options.tolerance, options.states)
         return 0
     out = options.out or Path(name)
-    done = reduce_run(options.run, out, options.tolerance, options.states, options.checkpoint, options.split)
+    done = reduce_run(
+        options.run, out, options.tolerance, options.states, options.checkpoint, options.split, options.trust
+    )
     _print(done.layers, done.metrics, done.microseconds)
     print(f"{'run':<24} {done.path}")
     return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from hope_ssm.workbench.run_directory import RunDirectory, find_runs
+from hope_ssm.workbench.run_directory import RunDirectory
+from hope_ssm.workbench.survey import left_out, survey
 
 HEADINGS = ("started", "state", "epochs", "kernel", "data set", "seed", "metric", "directory")
 
@@ -34,8 +35,10 @@ def run(arguments: list[str]) -> int:
     """Print a line for every run."""
     parser = argparse.ArgumentParser(prog="hope runs", description="List the runs of hope train below a directory.")
     parser.add_argument("directory", nargs="?", default=".", help="where to look (default: here)")
-    found = [HEADINGS, *map(row, find_runs(parser.parse_args(arguments).directory))]
+    sound, damaged = survey(parser.parse_args(arguments).directory)
+    found = [HEADINGS, *map(row, sound)]
     widths = [max(map(len, column)) for column in zip(*found, strict=True)]
     for cells in found:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print(left_out(damaged), end="")
     return 0

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from hope_ssm.cli.main import FULL_ERROR
 from hope_ssm.workbench.arithmetic import arithmetic_resolver
@@ -18,7 +19,7 @@ def run(arguments: list[str]) -> int:
     """Compose the configuration from ``arguments`` and train; every option of Hydra's own command line works."""
     import hydra
     from hydra.errors import HydraException
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     original, home = list(sys.argv), Path.cwd()
@@ -34,7 +35,10 @@ def run(arguments: list[str]) -> int:
         sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
-            command = ["hope", "train", *HydraConfig.get().overrides.task]
+            as_begun(config, HydraConfig.get().runtime.cwd)
+            if config.get("wandb") is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+                OmegaConf.update(config, "wandb", {**of_the_sweep(arguments), **config.wandb}, force_add=True)
+            command = ["hope", "train", *typed_flags(arguments), *overrides_of_the_job()]
             metrics = train(config, directory, command=command).metrics
         except Exception as error:
             forget(directory, home)
@@ -64,6 +68,50 @@ def run(arguments: list[str]) -> int:
     if failure:
         raise failure[0]
     return 0
+
+
+def as_begun(config: Any, begun_in: str) -> None:
+    """Let paths mean what they meant where the command was typed, under hydra.job.chdir too."""
+    from omegaconf import OmegaConf
+
+    if begun_in not in sys.path:
+        sys.path.append(begun_in)  # a data set of one's own is looked for there
+    if os.getcwd() == begun_in:
+        return
+    for key in ("train.ckpt", "dataset.data_dir"):
+        path = OmegaConf.select(config, key)
+        if isinstance(path, str) and (key, path) != ("train.ckpt", "auto"):
+            OmegaConf.update(config, key, os.path.join(begun_in, path))
+    os.environ["DATA_PATH"] = os.path.join(begun_in, os.environ.get("DATA_PATH", "data"))
+
+
+def typed_flags(arguments: list[str]) -> list[str]:
+    """Return what of a command line Hydra takes beside overrides and a resumed run needs: where its files are."""
+    taken, words = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"), []
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word in taken:
+            words += [word, value]
+        elif word.startswith(taken[::2]) and "=" in word:
+            words.append(word)
+    return words
+
+
+def overrides_of_the_job() -> list[str]:
+    """Return the overrides of the present job, and those of Hydra that a single run understands."""
+    from hydra.core.hydra_config import HydraConfig
+
+    sweeps = ("hydra.sweep", "hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.mode", "hydra.run.dir")
+    given = HydraConfig.get().overrides
+    return [*given.task, *(word for word in given.hydra if not word.lstrip("+~").startswith(sweeps))]
+
+
+def of_the_sweep(typed: list[str]) -> dict[str, str]:
+    """Return a name for the present job, what was swept in it, and one for the group of all jobs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    swept = [word for word in HydraConfig.get().overrides.task if word not in as_here(typed)]
+    place = os.path.abspath(HydraConfig.get().sweep.dir)
+    return {"name": " ".join(swept), "group": "/".join(place.split(os.sep)[-2:])}
 
 
 def forget(directory: Path, home: Path) -> None:

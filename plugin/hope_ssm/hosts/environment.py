@@ -78,6 +78,14 @@ def _imported(file: Path, host: Path) -> set[str]:
     return found
 
 
+def host_kernels(host: Path) -> list[str]:
+    """Return the names in the host's own table of kernels, from its source."""
+    file = _file(host, "src.models.sequence.kernels")
+    tables = [] if file is None else ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    keys = [key for node in tables if isinstance(node, ast.Dict) for key in node.keys]
+    return [key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+
+
 def needed(host: Path) -> list[str]:
     """Return the top-level packages, beyond the standard library, that training in the host imports."""
     queue = [host / name for name in _ROOTS if (host / name).is_file()]
@@ -145,8 +153,9 @@ def traps(cuda: bool) -> list[Trap]:
     )
     add(
         _at_least("pytorch-lightning", 2, 6) and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
-        f"pytorch-lightning {lightning} refuses the host's own checkpoints on resume: they hold its configuration",
-        "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt= of a file you trust",
+        f"pytorch-lightning {lightning} refuses the host's own checkpoints: they hold its configuration",
+        "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt=, train.pretrained_model_path= and load_from_checkpoint "
+        "of a file you trust",
     )
     add(
         version("pykeops") is not None and not cuda,
@@ -172,7 +181,7 @@ def traps(cuda: bool) -> list[Trap]:
     add(
         True,
         "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",
-        "add +hydra.callbacks.clear_eval._target_=hope_ssm.hosts.multirun.ClearEvalResolver",
+        "add +hydra/callbacks=clear_eval",
     )
     add(
         True,

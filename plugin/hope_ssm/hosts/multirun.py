@@ -3,7 +3,7 @@
 The host registers the OmegaConf resolver ``eval`` in every job, which OmegaConf allows once per process, so the second
 job of a plain ``--multirun`` stops. This callback, given on the command line, clears it before each job:
 
-    python -m train --multirun … +hydra.callbacks.clear_eval._target_=hope_ssm.hosts.multirun.ClearEvalResolver
+    python -m train --multirun … +hydra/callbacks=clear_eval
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ once before it builds a model. The host's own entries always win over ours.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -19,8 +20,9 @@ from hope_ssm.checks import check_choice
 
 _logger = logging.getLogger("hope_ssm")
 
+STANDALONE = "models.s4.s4"  # the host's layer in one file, with a table of kernels of its own
 HOME = "STATE_SPACES_HOME"
-_LANDMARKS = ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py")
+LANDMARKS = ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py")
 
 
 def find_host() -> Path | None:
@@ -30,7 +32,7 @@ def find_host() -> Path | None:
     """
     named = os.environ.get(HOME)
     directory = Path(named).expanduser() if named else Path.cwd()
-    return directory.resolve() if all((directory / mark).is_file() for mark in _LANDMARKS) else None
+    return directory.resolve() if all((directory / mark).is_file() for mark in LANDMARKS) else None
 
 
 def register() -> None:
@@ -41,11 +43,12 @@ def register() -> None:
 
     Raises:
         ImportError: the host's ``src`` can be imported neither from ``sys.path`` nor from ``find_host()``.
-        ValueError: two distributions claim one kernel name; the import hook only warns, and our own kernels stay.
     """
     make_importable()
     for name, add_to in REGISTRATIONS.items():
         add_to(importlib.import_module(name))
+    with contextlib.suppress(ImportError):  # a host without its layer in one file is a host
+        register_kernels(importlib.import_module(STANDALONE))
 
 
 def make_importable() -> None:
@@ -68,16 +71,16 @@ def make_importable() -> None:
 
 def _on_path() -> bool:
     """Whether some directory of ``sys.path`` is a checkout of the host."""
-    return any((Path(entry or ".") / _LANDMARKS[1]).is_file() for entry in sys.path)
+    return any((Path(entry or ".") / LANDMARKS[1]).is_file() for entry in sys.path)
 
 
 def register_kernels(module: ModuleType) -> None:
-    """Add every kernel of our registry, unloaded, to ``registry`` of the host's ``src.models.sequence.kernels``."""
+    """Add every kernel of our registry, unloaded, to the host's table of kernels in ``module``."""
     from hope_ssm import registry
+    from hope_ssm.hosts import tables
 
-    own = {name: entry for entry in registry.own_entries().values() for name in (entry.name, *entry.aliases)}
-    _add(module.registry, own)
-    _add(module.registry, registry.names())
+    table = tables.replace(module, tables.KERNELS[module.__name__], tables.Kernels)
+    tables.add(table, registry.names())
 
 
 def host_registry(name: str) -> type:
@@ -119,9 +122,16 @@ def register_decoders(module: ModuleType) -> None:
 
 
 def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``."""
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``.
+
+    Its models are watched from then on: one that was asked for a kernel and has none is refused.
+    """
+    from hope_ssm.hosts import tables
+
     _add(module.callbacks, CALLBACKS)
     _add(module.layer, LAYERS)
+    if isinstance(getattr(module, "model", None), dict):
+        tables.replace(module, "model", tables.Models)
 
 
 def _add(table: dict[str, Any], entries: dict[str, Any]) -> None:
@@ -133,6 +143,7 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
+# ++model.layer.layer=grouped_fftconv
 LAYERS = {
     "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
 }

@@ -13,7 +13,6 @@ one parameter group of each distinct dictionary. Axes: B batch, C channels, H fe
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import math
@@ -29,20 +28,21 @@ from hope_ssm.checks import (
     check_known,
     check_positive_integer,
     check_positive_number,
+    check_real,
     log_once,
     option_names,
 )
 from hope_ssm.kernels.cache import KernelCache
 from hope_ssm.kernels.initialization import sampling_periods
-from hope_ssm.kernels.optimizer_options import OptimizerOption, check_setting
+from hope_ssm.kernels.optimizer_options import ModuleWithOptions, OptimizerOption, check_setting
 from hope_ssm.precision import working_dtype
 
 _logger = logging.getLogger("hope_ssm.kernels")
 
 # Options the host's S4 configurations pass to every kernel and that mean something to S4 alone.
 S4_OPTIONS = frozenset(
-    {"backend", "bandlimit", "comp", "disc", "dt_fast", "dt_tie", "imag_transform", "init_args", "is_real"}
-    | {"measure", "rank", "real_transform"}
+    {"backend", "bandlimit", "comp", "disc", "dt_fast", "dt_tie", "efficient_bidirectional", "imag_transform"}
+    | {"init_args", "is_real", "measure", "rank", "real_transform"}
 )
 
 
@@ -57,7 +57,7 @@ TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
 }
 
 
-class SequenceKernel(nn.Module):
+class SequenceKernel(ModuleWithOptions):
     """What all kernels share: sizes, sampling periods, learning rates by name, and checks of all options.
 
     Args:
@@ -159,11 +159,9 @@ class SequenceKernel(nn.Module):
         if lr == 0:
             self.register_buffer(name, tensor)
             return
-        parameter = nn.Parameter(tensor)
-        options = {key: value for key, value in (("lr", lr), ("weight_decay", wd)) if value is not None}
-        if options:
-            parameter._optim = options  # type: ignore[attr-defined]
-        self.register_parameter(name, parameter)
+        given = {"lr": lr, "weight_decay": wd}
+        self.parameter_options[name] = {key: value for key, value in given.items() if value is not None}
+        self.register_parameter(name, nn.Parameter(tensor))
 
     def register_sampling_period(self, name: str, count: int) -> None:
         """Draw ``count`` sampling periods and register their inverse transform under ``name``."""
@@ -204,8 +202,11 @@ class SequenceKernel(nn.Module):
 
     @property
     def d_state(self) -> int:
-        """Size of the state of one channel-free layer, flattened."""
-        return math.prod(self.default_state().shape)
+        """Size of the state of one channel-free layer, flattened; 0 without a recurrent mode."""
+        try:
+            return math.prod(self.default_state().shape)
+        except NotImplementedError:  # a property must not raise it: whoever lists a module's members reads them all
+            return 0
 
     @property
     def state_to_tensor(self) -> Callable[[Tensor], Tensor]:
@@ -228,36 +229,31 @@ class SequenceKernel(nn.Module):
             raise ValueError(f"{wanted}; got shape {tuple(state.shape)}. default_state(batch) makes one.")
         if state.dtype != like.dtype:
             raise TypeError(f"the state must be {like.dtype}, as default_state(batch) makes it; got {state.dtype}.")
-        return state
+        return state.resolve_conj().resolve_neg()
 
     def check_inputs(self, u: Tensor, state: Any, axes: str) -> Tensor:
         """Return ``state`` if it fits inputs u (B, H) or (B, H, L), as ``axes`` says; otherwise raise."""
         if u.ndim != len(axes.split(", ")) or u.shape[1] != self.d_model or 0 in u.shape[2:]:
             raise ValueError(f"u must have shape ({axes}) with H = d_model = {self.d_model}; got {tuple(u.shape)}.")
-        if len(self.check_state(state)) != len(u):
+        check_real("u", u)
+        if isinstance(u.shape[-1], torch.SymInt):
+            raise ValueError("a chunk with a state must have a fixed length in torch.export; got a dynamic one.")
+        state = self.check_state(state)
+        if len(state) != len(u):
             raise ValueError(
                 f"u and the state must have one batch size; got {len(u)} and {len(state)}. "
                 "default_state(batch) makes a state."
             )
         return state
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceKernel:
-        """Copy the optimizer options of the parameters too, which torch drops when it copies a parameter."""
-        duplicate = type(self).__new__(type(self))
-        memo[id(self)] = duplicate
-        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        for name, parameter in self._parameters.items():
-            if hasattr(parameter, "_optim"):
-                duplicate._parameters[name]._optim = dict(parameter._optim)  # type: ignore[union-attr]
-        return duplicate
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own = {*self._parameters, *self._buffers}
+        own = set(self.state_dict(keep_vars=True))  # with those of parametrizations, and of pruning
         held = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
-        if held and held != own:
-            raise ValueError(
+        if held - own and own - held:  # torch refuses it, unless strict=False asks for what fits
+            self._say(
                 f"the checkpoint must hold a {self.name} kernel at {prefix.rstrip('.') or 'the top'!r} "
                 f"({', '.join(sorted(own))}); it holds another kernel ({', '.join(sorted(held))}). "
-                "Load it into a model with the kernel it was trained with."
+                "Load it into a model with the kernel it was trained with.",
+                logging.WARNING,
             )
         super()._load_from_state_dict(state_dict, prefix, *args)

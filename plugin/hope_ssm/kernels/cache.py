@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hope_ssm.ops.transforms import transformed
+
+
+class _Kept(NamedTuple):
+    key: Hashable
+    values: list[Tensor]
+    result: Tensor
+
 
 class KernelCache:
-    """The last kernel of a module, with the values of the parameters and buffers that it was computed from.
+    """The last result of a module, with the values of all that it was computed from.
 
-    Values are compared, not versions. So a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights
-    or ``functional_call`` is noticed. The comparison reads each parameter once; a kernel costs many times that. Nothing
-    is kept with gradients, in training, under torch.compile and with ``torch.nn.utils.parametrize``.
+    Values are compared, not versions: a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights or
+    ``functional_call`` is noticed, whatever way it takes, and so is another setting among the module's attributes. The
+    comparison reads each parameter once; a kernel costs many times that. With gradients, in training, and wherever
+    tensors carry more than their numbers (see ``_plain``) nothing is kept and nothing kept is used. Threads may
+    share a module: what is kept is replaced as a whole and read once.
     """
 
     def __init__(self) -> None:
-        self._kept: tuple[Hashable, list[Tensor], Tensor] | None = None
+        self._kept: _Kept | None = None
 
     def get(self, module: nn.Module, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """Return ``compute()``, or a copy of what it gave for the same key and the same values.
+        """Return ``compute()``, or a copy of what it gave for the same key, values and settings of the module.
 
         Args:
-            module: the kernel.
+            module: the kernel, or a module that holds it; its parameters, buffers and plain attributes are compared,
+                those of its submodules too.
             key: whatever else the result depends on.
-            compute: makes it.
+            compute: makes the result.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or hasattr(module, "parametrizations"):
+        values = _plain(module)
+        if values is None:
             return compute()
         if module.training or torch.is_grad_enabled():
             self._kept = None
             return compute()
-        values = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        try:
-            if self._kept is not None and self._kept[0] == key and _same(self._kept[1], values):
-                return self._kept[2].clone()
-        except RuntimeError:  # values that cannot be read: of torch.func, on the meta device
-            return compute()
+        key = (key, _settings(module, values))
+        kept = self._kept  # read once: another thread may replace it at any time
+        if kept is not None and kept.key == key and _same(kept.values, values):
+            return kept.result.clone()
+        before = [value.detach().clone() for value in values]
         result = compute()
-        self._kept = (key, [value.detach().clone() for value in values], result.clone())
+        if _same(before, _plain(module)):  # else another thread has written to them meanwhile
+            self._kept = _Kept(key, before, result.clone())
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KernelCache:
@@ -52,23 +63,73 @@ class KernelCache:
         return KernelCache, ()
 
 
-def _same(before: list[Tensor], now: list[Tensor]) -> bool:
-    return len(before) == len(now) and all(
-        a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, now, strict=True)
+def _plain(module: nn.Module) -> list[Tensor] | None:
+    """All tensors of the module, or None where equal numbers do not mean equal results, or cannot be compared.
+
+    Under torch.func's transforms and forward-mode differentiation tensors carry tangents and batches; under
+    torch.compile, tracing and other dispatch modes their operations are recorded; CUDA graphs allow no comparison; a
+    parametrization may depend on anything.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or transformed()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or any(hasattr(part, "parametrizations") for part in module.modules())
+    ):
+        return None
+    values = [value for part in module.modules() for value in _tensors(part)]
+    if any(type(value) not in (Tensor, nn.Parameter) or value.is_meta for value in values):
+        return None
+    if any(value.is_cuda for value in values) and torch.cuda.is_current_stream_capturing():
+        return None
+    return values
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    """Parameters, buffers, and tensors put in their place as plain attributes."""
+    held = [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]
+    return [value for value in held if isinstance(value, Tensor)]
+
+
+def _settings(module: nn.Module, values: list[Tensor]) -> Hashable:
+    """The plain attributes of the module and its parts, and the CUDA stream: streams do not wait for each other."""
+    devices = {value.device for value in values if value.is_cuda}
+    streams = [torch.cuda.current_stream(device).cuda_stream for device in devices]
+    return *streams, *(
+        (name, value)
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if value is None or isinstance(value, (bool, int, float, str))
     )
 
 
-@contextmanager
-def enough_memory(name: str, shape: Sequence[int], dtype: torch.dtype) -> Iterator[None]:
-    """Turn torch's complaint that memory is short into a sentence with the size of the result.
+def _same(before: list[Tensor], now: list[Tensor] | None) -> bool:
+    return (
+        now is not None
+        and len(before) == len(now)
+        and all(
+            a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(before, now, strict=True)
+        )
+    )
+
+
+def with_enough_memory(compute: Callable[[], Any], name: str, shape: Sequence[int], dtype: torch.dtype) -> Any:
+    """Return ``compute()``; torch's complaint that memory is short becomes a sentence with the size of the result.
 
     Args:
+        compute: makes the result.
         name: of the kernel.
         shape: of the result.
         dtype: of the result.
+
+    Raises:
+        MemoryError: memory was short.
     """
+    if torch.compiler.is_compiling():  # there is no memory to run out of, and older compilers trace no ``try``
+        return compute()
     try:
-        yield
+        return compute()
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if "out of memory" not in str(error).lower() and "can't allocate memory" not in str(error):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels import initialization
 from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 COEFFICIENTS = ("real", "complex_noncausal")
@@ -24,6 +26,13 @@ COEFFICIENTS = ("real", "complex_noncausal")
 _S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
 # Names the host's own kernels use for their ways to evaluate Cauchy and Vandermonde sums.
 _S4_BACKENDS = ("naive", "cuda")
+
+
+def _longest(horizon: int | Sequence[int] | None, l_max: int | None) -> int | None:
+    """Steps of the longest sequence: the horizon, or l_max where there is none for this kernel alone."""
+    if isinstance(horizon, Sequence) and not isinstance(horizon, str):
+        horizon = None
+    return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
 
 
 class HopeKernel(SequenceKernel):
@@ -44,8 +53,9 @@ class HopeKernel(SequenceKernel):
         l_max: longest kernel, or None.
         dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
-        horizon: number of steps of the longest sequence. Where ``dt_min`` or ``dt_max`` is None, the windows n/Δt are
-            chosen for it (``initialization.window_periods``).
+        horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
+            None (``initialization.window_periods``); None: l_max. Without either, a warning and windows for some
+            hundred steps. Of several sizes, as a data set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
@@ -83,7 +93,7 @@ class HopeKernel(SequenceKernel):
         d_state: int = 64,
         dt_min: float | None = None,
         dt_max: float | None = None,
-        horizon: int | None = None,
+        horizon: int | Sequence[int] | None = None,
         init: str | None = "gaussian",
         init_scale: float = 1.0,
         truncation: str = "exact",
@@ -96,12 +106,19 @@ class HopeKernel(SequenceKernel):
         if backend in _S4_BACKENDS:
             shared["backend"], backend = backend, "auto"
         n = check_positive_integer("d_state", d_state)
-        longest, shortest = initialization.window_periods(n, horizon)
+        steps = _longest(horizon, shared.get("l_max"))
+        longest, shortest = initialization.window_periods(n, steps)
         super().__init__(
             dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
         )
         if isinstance(self.lr, float):
             self._explain_bare_lr()
+        if steps is None and (dt_min is None or dt_max is None):
+            self._say(
+                "hope: neither horizon nor l_max says how long the sequences are, so the windows are those for some "
+                f"hundred steps: Δt from {self.dt_min} to {self.dt_max}. Set horizon to the length of the longest one.",
+                logging.WARNING,
+            )
         self.n = n
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)
@@ -162,18 +179,20 @@ class HopeKernel(SequenceKernel):
         length = self.kernel_length(L)
         h, dt = self._system(rate)
         backend = backends.get(self.backend, h.device)
-        state = None if state is None else self.check_state(state).unsqueeze(1)
+        whole = largest(length, self.truncation == "exact")
 
         def sample() -> Tensor:
             if self.noncausal:
-                return sample_noncausal_kernel(h, dt, length, backend)
-            return sample_kernel(h, dt, length, self.truncation, backend)
+                return sample_noncausal_kernel(h, dt, whole, backend)
+            return sample_kernel(h, dt, whole, self.truncation, backend)[..., :length]
 
-        with enough_memory("hope", (*h.shape[:2], length), h.dtype):
-            kernel = self.cache.get(self, (length, rate, self.backend, self.truncation), sample)
+        kernel = with_enough_memory(
+            lambda: self.cache.get(self, (length, rate), sample), "hope", (*h.shape[:2], length), h.dtype
+        )
         if state is None:
             return kernel, None
-        return kernel, realization.state_response(h, dt, state, length, backend)
+        rows = at_least_one(self.check_state(state)).unsqueeze(1)
+        return kernel, realization.state_response(h, dt, rows, whole, backend)[: len(state), ..., :length]
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D_h u,  s ← A s + B u.
@@ -203,7 +222,7 @@ class HopeKernel(SequenceKernel):
         """
         state = self.check_inputs(u, state, "B, H, L")
         _, dt = self._system(1.0)
-        return realization.forward_state(dt, u, state)
+        return realization.forward_state(dt, at_least_one(u), at_least_one(state))[: len(state)]
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""

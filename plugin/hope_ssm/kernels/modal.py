@@ -23,7 +23,7 @@ def coordinates(pairs: Tensor) -> Tensor:
     return pairs.double().transpose(-1, -2).flatten(-2)
 
 
-@dataclass(frozen=True)
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class Diagonal:
     """diag(f) for complex f (..., H, n/2), in coordinates: 2 × 2 blocks that turn and scale those of each mode."""
 

@@ -68,6 +68,7 @@ class ReducedKernel(S4DKernel):
         Returns:
             (B, C, H).
         """
+        state = self.check_state(state)
         C = torch.view_as_complex(self.C.to(torch.view_as_real(state).dtype).contiguous())
         return 2 * torch.einsum("chn,bhn->bch", C, state).real
 
@@ -85,13 +86,13 @@ class ReducedKernel(S4DKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         kernel, response = super().forward(L, rate, state)
-        before = pad(kernel[..., :-1], (1, 0))
+        before = pad(kernel, (1, 0))[..., :-1]
         impulse = pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
         kernel = (kernel + before) / 2 + impulse
         if state is None or response is None:
             return kernel, None
         first = self._read(state).to(response.dtype).unsqueeze(-1)
-        return kernel, (response + torch.cat([first, response[..., :-1]], dim=-1)) / 2
+        return kernel, (response + torch.cat([first, response], dim=-1)[..., :-1]) / 2
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u, y as above.
@@ -103,6 +104,7 @@ class ReducedKernel(S4DKernel):
         Returns:
             y (B, C, H), state.
         """
+        state = self.check_inputs(u, state, "B, H")
         working = u.to(working_dtype(self.C))
         y, after = super().step(working, state)
         y = (y + self._read(state).to(y.dtype)) / 2 + self.feedthrough.to(y.dtype) * working.unsqueeze(1)

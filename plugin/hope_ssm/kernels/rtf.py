@@ -14,10 +14,11 @@ from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
 from hope_ssm.ops.convolution import TRUNCATIONS
+from hope_ssm.ops.transforms import largest
 from hope_ssm.precision import working_dtype
 
 
-@dataclass(frozen=True)
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class Companion:
     """The companion matrix (x_1, …, x_n) → (-Σ_j a_j x_j, x_1, …, x_{n-1}) of a (H, n)."""
 
@@ -111,7 +112,7 @@ class RTFKernel(StateSpaceKernel):
             return super()._samples(length, rate, start)
         self.check_no_rate(rate)
         a, b = self.denominator.double(), self.outputs()
-        points = max(length, self.n + 1)
+        points = max(largest(length, self.truncation == "exact"), self.n + 1)
         if self.truncation == "exact":
             doublings = (points - 1).bit_length()
             points = 1 << doublings

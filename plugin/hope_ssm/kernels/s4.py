@@ -13,7 +13,7 @@ from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
 from hope_ssm.kernels.optimizer_options import OptimizerOption
-from hope_ssm.kernels.state_space import repeated_squares
+from hope_ssm.kernels.state_space import repeated_squares, times
 from hope_ssm.ops.contraction import einsum
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
@@ -34,10 +34,10 @@ class _Woodbury:
 
     def __init__(self, poles: Diagonal, W: Tensor, dt: Tensor) -> None:
         self.diagonal = Diagonal(1 - dt / 2 * poles.real, -dt / 2 * poles.imaginary).inverse()
-        self.right = (self.diagonal.mT @ W.mT).mT  # WᵀD⁻¹
+        self.right = times(self.diagonal.mT, W.mT).mT  # WᵀD⁻¹
         gain = dt.unsqueeze(-1)
         core = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device) + gain * self.right @ W.mT
-        self.left = torch.linalg.solve(core.mT, gain * (self.diagonal @ W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
+        self.left = torch.linalg.solve(core.mT, gain * times(self.diagonal, W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
 
     def solve(self, x: Tensor) -> Tensor:
         """(1 - ΔtA/2)⁻¹ x.
@@ -64,7 +64,7 @@ class _Woodbury:
     def squares(self, count: int) -> list[Tensor]:
         """Ā, Ā², Ā⁴, … (H, n, n)."""
         identity = torch.eye(self.right.shape[-1], dtype=self.right.dtype, device=self.right.device)
-        inverse = self.diagonal @ identity.expand(len(self.right), -1, -1) - self.left.mT @ self.right
+        inverse = times(self.diagonal, identity.expand(len(self.right), -1, -1)) - self.left.mT @ self.right
         return repeated_squares(2 * inverse - identity, count)
 
 

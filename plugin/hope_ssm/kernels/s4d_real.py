@@ -14,7 +14,7 @@ from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel
 
 
-@dataclass(frozen=True)
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class RealDiagonal:
     """diag(f) for real f (H, n)."""
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hope_ssm.kernels.base import SequenceKernel
-from hope_ssm.kernels.cache import enough_memory
+from hope_ssm.kernels.cache import with_enough_memory
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 
@@ -51,6 +52,11 @@ class Transition(Protocol):
         ...
 
 
+def times(power: Power, x: Tensor) -> Tensor:
+    """power @ x, as a call that compilers trace for tensors and for other powers alike."""
+    return power.__matmul__(x)
+
+
 def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
     """A, A², A⁴, … of a dense A (..., n, n)."""
     found = [A]
@@ -72,7 +78,7 @@ def _krylov(squares: Sequence[Power], vectors: Tensor, count: int) -> Tensor:
     """
     size = vectors.shape[-1]
     for power in squares[: (count - 1).bit_length()]:
-        vectors = torch.cat([vectors, power @ vectors], dim=-1)
+        vectors = torch.cat([vectors, times(power, vectors)], dim=-1)
     return vectors.unflatten(-1, (-1, size))[..., :count, :]
 
 
@@ -127,19 +133,25 @@ class StateSpaceKernel(SequenceKernel, ABC):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        with enough_memory(self.name, (self.channels, self.d_model, length), working_dtype(self.C)):
-            if state is None:
+        start = None if state is None else at_least_one(self.from_state(self.check_state(state)))
+
+        def samples() -> tuple[Tensor, Tensor | None]:
+            if state is None or start is None:
                 return self.cache.get(self, (length, rate), lambda: self._samples(length, rate, None)[0]), None
-            return self._samples(length, rate, self.from_state(self.check_state(state)))
+            kernel, response = self._samples(length, rate, start)
+            return kernel, None if response is None else response[: len(state)]
+
+        return with_enough_memory(samples, self.name, (self.channels, self.d_model, length), working_dtype(self.C))
 
     def _samples(self, length: int, rate: float, start: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The kernel (C, H, L), and the response to an initial state (B, H, n)."""
         dtype = working_dtype(self.C)
         transition, B = self.discretized(rate)
-        squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
+        bits = (whole := largest(length)).bit_length()
+        squares, halvings = transition.squares(bits), bits // 2
         block = 1 << halvings
         transposed = [power.mT for power in squares[halvings:]]
-        rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-length // block)).to(dtype)
+        rows = _krylov(transposed, self.outputs().permute(1, 2, 0), -(-whole // block)).to(dtype)
 
         def samples(vectors: Tensor) -> Tensor:
             """C Āᵗ v for t < L.
@@ -182,7 +194,8 @@ class StateSpaceKernel(SequenceKernel, ABC):
         Returns:
             the next state.
         """
-        after = self.from_state(self.check_inputs(u, state, "B, H, L")).permute(1, 2, 0)
+        batch, state = len(u), self.check_inputs(u, state, "B, H, L")
+        u, after = at_least_one(u), at_least_one(self.from_state(state)).permute(1, 2, 0)
         transition, B = self.discretized()
         length, dtype = u.shape[-1], working_dtype(self.C)
         squares, halvings = transition.squares(length.bit_length()), length.bit_length() // 2
@@ -194,10 +207,10 @@ class StateSpaceKernel(SequenceKernel, ABC):
         with full_precision(u.device):
             driven = torch.einsum("hni,bhji->hnjb", columns, latest_first).double()
         for power in squares[halvings : halvings + rounds]:
-            driven = driven[..., ::2, :] + (power @ driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
+            driven = driven[..., ::2, :] + times(power, driven[..., 1::2, :].flatten(-2)).view_as(driven[..., ::2, :])
         for power in (power for bit, power in enumerate(squares) if length >> bit & 1):
-            after = power @ after
-        return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1), state.dtype)
+            after = times(power, after)
+        return self.to_state((after + driven.squeeze(-2)).permute(2, 0, 1)[:batch], state.dtype)
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), float32 at least, on the parameters' device."""

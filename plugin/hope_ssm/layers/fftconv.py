@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
-from hope_ssm.layers.padding import check_input, without_padding
+from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
-from hope_ssm.ops.long_convolution import long_convolution
+from hope_ssm.ops.long_convolution import MODES, long_convolution
+from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
@@ -31,6 +32,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
+        convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
         **kernel_options: for the kernel's constructor.
     """
 
@@ -44,6 +46,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        convolution: str = "auto",
         **kernel_options: Any,
     ) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class FFTConvolution(nn.Module):
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
+        self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
@@ -80,9 +84,15 @@ class FFTConvolution(nn.Module):
             (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
+        if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
+            y, after = self(one, None if state is None else at_least_one(state), rate)
+            return y[:0], None if state is None else after[:0]
+        x = with_its_length(x)
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2)
-        kernel_length = length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
+        kernel_length = length
+        if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
+            kernel_length = min(length, cut)
         after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
@@ -90,7 +100,7 @@ class FFTConvolution(nn.Module):
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
         k, ahead = self._lags(self.drop_kernel(k), length)
-        y = long_convolution(u, k, ahead=ahead)
+        y = long_convolution(u, k, ahead=ahead, mode=self.convolution)
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_lengths
+from hope_ssm.checks import check_lengths, check_real
 
 
 def valid_steps(x: Tensor, lengths: Tensor) -> Tensor:
@@ -28,10 +28,16 @@ def without_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def check_input(x: Tensor, *shape: str | int) -> None:
-    """Raise ``ValueError`` unless x has as many axes as ``shape``, none empty, and its last number of features."""
+    """Raise unless x is real and has as many axes as ``shape``, none but the batch empty, and its last of features."""
+    check_real("the layer's input", x)
     if x.ndim != len(shape) or x.shape[-1] != shape[-1] or 0 in x.shape[1:]:
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"the layer's input must have shape ({wanted}); got {tuple(x.shape)}.")
+
+
+def with_its_length(x: Tensor) -> Tensor:
+    """x (B, L, H); in torch.jit.trace so that the trace refuses another length: what is traced holds for this one."""
+    return x.reshape(x.shape[0], int(x.shape[1]), x.shape[2]) if torch.jit.is_tracing() else x
 
 
 def reversed_steps(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -6,14 +6,16 @@ import opt_einsum
 import torch
 from torch import Tensor
 
+from hope_ssm.ops.transforms import recorded
+
 
 def einsum(equation: str, *tensors: Tensor) -> Tensor:
     """Sum of products over the indices that the result lacks, in the order that opt_einsum finds cheapest.
 
-    torch.compile cannot trace opt_einsum; while it traces, torch.einsum takes the same equation.
+    No recorder can look into opt_einsum; while one records, torch.einsum takes the same equation.
 
     Args:
         equation: as of ``torch.einsum``.
         *tensors: one per term.
     """
-    return (torch.einsum if torch.compiler.is_compiling() else opt_einsum.contract)(equation, *tensors)
+    return (torch.einsum if recorded() else opt_einsum.contract)(equation, *tensors)

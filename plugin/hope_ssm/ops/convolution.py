@@ -55,7 +55,7 @@ def sample_kernel(h: Tensor, dt: Tensor, length: int, truncation: str, backend: 
         return torch.fft.irfft(sample_transfer_function(h, dt, length, backend), n=length)
     first = feedthrough(h, dt).unsqueeze(-1).to(dt.dtype)
     memory = state_response(h, dt, input_vector(dt, h.shape[-1]), length, backend)
-    return torch.cat([first.expand(*memory.shape[:-1], 1), memory[..., :-1]], dim=-1)
+    return torch.cat([first.expand(*memory.shape[:-1], 1), memory], dim=-1)[..., :-1]
 
 
 def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, backend: backends.Backend) -> Tensor:

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.ops import grouped_convolution as grouped
+from hope_ssm.ops.transforms import forward_mode
 from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "plain")
+# Outputs below which everything stays in the cache anyway, and the fixed cost of the groups is more than they save.
+SMALL = 1 << 16
 
 
 def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto") -> Tensor:
@@ -24,8 +27,8 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
 
     ``"plain"`` is three lines. ``"grouped"`` computes the same a few features at a time, so that the spectra stay in
     the cache of a core, on several cores side by side, and keeps nothing for the backward pass but u and k, whose
-    transforms it computes again. It runs on a CPU; ``"auto"`` is ``"grouped"`` there, and ``"plain"`` on other devices
-    and in exported graphs, which must not need this package.
+    transforms it computes again. It runs on a CPU; ``"auto"`` is ``"grouped"`` there, and ``"plain"`` below ``SMALL``
+    outputs, on other devices, and in exported graphs, which must not need this package.
 
     Args:
         u: (B, H, L) real, in any order in memory: (B, L, H).transpose(1, 2) is as good, and y then has that order too.
@@ -40,7 +43,7 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
         ValueError: an unknown mode, shapes that do not fit, ``"grouped"`` on another device than a CPU.
     """
     _check(u, k, ahead, mode)
-    if mode == "plain" or (mode == "auto" and not _is_grouped_here(u)):
+    if mode == "plain" or (mode == "auto" and not _is_grouped_here(u, k)):
         return plain_convolution(u, k, ahead)
     features_next = grouped.steps_first(u)
     if torch.compiler.is_compiling():
@@ -69,9 +72,11 @@ def _check(u: Tensor, k: Tensor, ahead: int, mode: str) -> None:
         raise ValueError(f"mode='grouped' must compute on a CPU; got {u.device.type}. mode='auto' computes everywhere.")
 
 
-def _is_grouped_here(u: Tensor) -> bool:
+def _is_grouped_here(u: Tensor, k: Tensor) -> bool:
+    if not torch.compiler.is_compiling() and u.numel() * k.shape[0] < SMALL:
+        return False
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)() or torch.jit.is_tracing()
-    return u.device.type == "cpu" and not exporting
+    return u.device.type == "cpu" and not exporting and not forward_mode()
 
 
 # The computation as operators, which fake tensors, torch.compile and graph transformations see as one node each.

@@ -63,6 +63,7 @@ def geometric_series(ratio: Tensor, n: int) -> Tensor:
 
 def transform_size(n: int) -> int:
     """The smallest of 2ᵏ · (1, 3, 5, 9), at least 2n - 1: a product of two series of length n does not wrap around."""
+    n = int(n)  # torch.jit.trace has tensors for sizes
     return min(factor << ((2 * n - 2) // factor).bit_length() for factor in (1, 3, 5, 9))
 
 
@@ -105,7 +106,7 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     Returns:
         (..., n) float64, Euclidean norm at most 1.
     """
-    points = 16 << max(0, (n - 1).bit_length())
+    points = 16 << max(0, (int(n) - 1).bit_length())
     radius = 0.1 ** (1 / n)
     order = torch.arange(points // 2, dtype=torch.float64, device=sampling_period.device)
     circle = torch.polar(torch.full_like(order, radius), (order + 0.5) * (2 * math.pi / points))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from hope_ssm.storage import whole_file
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:
@@ -38,11 +41,13 @@ def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write mappings as CSV; the columns are all their keys, in the order in which they first appear.
 
     Args:
-        path: of the file, which is replaced.
+        path: of the file, which is replaced when the new one is whole.
         lines: one mapping per line; a key that a line lacks stays empty.
     """
     names = list(dict.fromkeys(name for line in lines for name in line))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(lines)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, names)
+    table.writeheader()
+    table.writerows(lines)
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())

@@ -70,6 +70,7 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     tree = OmegaConf.create(config)
     try:
@@ -80,15 +81,21 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         key = override.key_or_group
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(tree, parent) if parent else tree
-        if not override.is_add() and (node is None or name not in node):
+        if not (override.is_add() or override.is_force_add()) and (node is None or name not in node):
             valid = [str(k) for k in node or []]
             raise ValueError(
                 f"the run's configuration has no key {key!r}; {parent or 'it'} has {', '.join(valid)}."
                 f"{nearest(name, valid)} To add a new key write +{key}=…"
             )
-        OmegaConf.update(tree, key, override.value(), force_add=True)
-    with arithmetic_resolver():
-        return OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
+        try:
+            OmegaConf.update(tree, key, override.value(), force_add=True)
+        except OmegaConfBaseException:
+            raise ValueError(f"{key} must be a mapping; got {override.value()!r}.") from None
+    try:
+        with arithmetic_resolver():
+            return OmegaConf.to_container(tree, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise in_a_sentence(error, overrides) from None
 
 
 def options_of(group: str) -> list[str]:

@@ -11,8 +11,10 @@ import pytorch_lightning as pl
 
 from hope_ssm.checks import check_choice
 from hope_ssm.workbench.data.loaders import DataModule
+from hope_ssm.workbench.data.registry import check_trusted
 from hope_ssm.workbench.resuming import read_checkpoint
-from hope_ssm.workbench.run_directory import BEST, LAST, find_run
+from hope_ssm.workbench.run_directory import BEST, LAST
+from hope_ssm.workbench.survey import find_run
 from hope_ssm.workbench.task import SequenceTask
 from hope_ssm.workbench.validation.configuration import checked
 
@@ -60,8 +62,16 @@ def load(run: str | os.PathLike, checkpoint: str = "best", config: dict[str, Any
     return task.eval()
 
 
+def _names_target(override: str) -> bool:
+    return override.lstrip("+").startswith("dataset._target_=")
+
+
 def evaluate(
-    run: str | os.PathLike, checkpoint: str = "best", split: str = "test", overrides: Sequence[str] = ()
+    run: str | os.PathLike,
+    checkpoint: str = "best",
+    split: str = "test",
+    overrides: Sequence[str] = (),
+    trust: bool = False,
 ) -> dict[str, float]:
     """Return the metrics of a trained model on a split, under the run's configuration with ``overrides``.
 
@@ -70,12 +80,19 @@ def evaluate(
         checkpoint: see ``load``.
         split: ``"val"`` or ``"test"``.
         overrides: ``key=value`` for keys of the configuration, ``dataset.l_noise=512 decoder.l_tail=512`` for example.
+        trust: call the function of its own that a run names as ``dataset._target_``; without, only one that
+            ``overrides`` give again.
+
+    Raises:
+        ValueError: a function of the run's own, not trusted; no such key; see also ``load``.
     """
     from hope_ssm.workbench.configuration import changed
 
     check_choice("split", split, SPLITS)
     path = checkpoint_path(run, checkpoint)
     config = checked(changed(read_checkpoint(path, "RUN")["hyper_parameters"]["config"], overrides))
+    given = [str(config["dataset"].get("_target_"))] if any(map(_names_target, overrides)) else []
+    check_trusted(config["dataset"], given, trust)
     task = load(path, config=config)
     data = DataModule(config["dataset"], config["loader"], config["train"]["seed"])
     options = {key: config["trainer"][key] for key in ("accelerator", "precision") if key in config["trainer"]}

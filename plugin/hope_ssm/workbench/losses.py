@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -19,17 +20,19 @@ from hope_ssm.layers.padding import valid_steps
 Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def counted(measure: Callable[[Tensor, Tensor], Tensor]) -> Measure:
-    """Return ``measure`` of (N, V) and targets (N, …) as one of all steps that count, of every sequence."""
+@dataclass(frozen=True)
+class Counted:
+    """``measure`` of (N, V) and targets (N, …) as one of all steps that count, of every sequence."""
 
-    def of_all_steps(prediction: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+    measure: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, prediction: Tensor, target: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the measure of predictions (B, V) or (B, L, V)."""
         if lengths is not None:
             valid = valid_steps(prediction, lengths)
-            return measure(prediction[valid], target[valid])
+            return self.measure(prediction[valid], target[valid])
         steps = prediction.ndim - 1
-        return measure(prediction.flatten(0, steps - 1), target.flatten(0, steps - 1))
-
-    return of_all_steps
+        return self.measure(prediction.flatten(0, steps - 1), target.flatten(0, steps - 1))
 
 
 def like(prediction: Tensor, target: Tensor) -> Tensor:
@@ -66,19 +69,19 @@ def _bits(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Measure] = {
-    "cross_entropy": counted(functional.cross_entropy),
-    "binary_cross_entropy": counted(_binary_cross_entropy),
-    "mse": counted(_mse),
-    "mae": counted(_mae),
+    "cross_entropy": Counted(functional.cross_entropy),
+    "binary_cross_entropy": Counted(_binary_cross_entropy),
+    "mse": Counted(_mse),
+    "mae": Counted(_mae),
 }
 METRICS: dict[str, Measure] = {
     **LOSSES,
-    "accuracy": counted(_accuracy),
-    "accuracy@3": counted(partial(_accuracy, k=3)),
-    "accuracy@5": counted(partial(_accuracy, k=5)),
-    "accuracy@10": counted(partial(_accuracy, k=10)),
-    "binary_accuracy": counted(_binary_accuracy),
-    "bpb": counted(_bits),
+    "accuracy": Counted(_accuracy),
+    "accuracy@3": Counted(partial(_accuracy, k=3)),
+    "accuracy@5": Counted(partial(_accuracy, k=5)),
+    "accuracy@10": Counted(partial(_accuracy, k=10)),
+    "binary_accuracy": Counted(_binary_accuracy),
+    "bpb": Counted(_bits),
 }
 
 

@@ -79,5 +79,5 @@ def configure(module: nn.Module, config: Mapping[str, Any]) -> dict:
         "monitor": train["monitor"],
     }
     if isinstance(schedule["scheduler"], lr_scheduler.ReduceLROnPlateau) and train["monitor"].startswith("val/"):
-        schedule["frequency"] = config["trainer"].get("check_val_every_n_epoch") or 1
+        schedule["frequency"] = config.get("trainer", {}).get("check_val_every_n_epoch") or 1
     return {"optimizer": built, "lr_scheduler": schedule}

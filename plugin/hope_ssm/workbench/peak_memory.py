@@ -31,10 +31,13 @@ class PeakMemory:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self.mebibytes = self.read()
+
+    def read(self) -> float:
+        """Return the peak so far."""
         if self.device.type == "cuda":
-            self.mebibytes = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            self.mebibytes = _peak_resident()
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return _peak_resident()
 
 
 def _peak_resident() -> float:

@@ -14,6 +14,7 @@ import torch
 from hope_ssm.analysis.inspection import kernels
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
 from hope_ssm.reporting.timing import step_seconds
+from hope_ssm.workbench.checkpoint_io import WholeCheckpointIO
 from hope_ssm.workbench.evaluation import checkpoint_path, evaluate, load
 from hope_ssm.workbench.resuming import read_checkpoint
 from hope_ssm.workbench.run_directory import BEST, RESULTS, RUN, RunDirectory, write_json
@@ -48,6 +49,7 @@ def reduce_run(
     states: int | None = None,
     checkpoint: str = "best",
     split: str = "test",
+    trust: bool = False,
 ) -> ReducedRun:
     """Reduce every kernel of a trained model by balanced truncation and write the result as a run of its own.
 
@@ -61,16 +63,25 @@ def reduce_run(
         states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
         checkpoint: ``"best"`` or ``"last"``.
         split: ``"test"`` or ``"val"``, for the metrics before and after.
+        trust: call the function of its own that the run names as ``dataset._target_``.
 
     Raises:
         FileExistsError: ``out`` holds a run.
         NotImplementedError: a kernel without a recurrent mode.
     """
     path, new = checkpoint_path(run, checkpoint), RunDirectory(Path(out))
-    if (new.path / RUN).is_file():
-        raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
+    if not (new.path / RUN).is_file():
+        with new.alone():
+            if not (new.path / RUN).is_file():
+                return _reduced(path, new, tolerance, states, split, trust)
+    raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
+
+
+def _reduced(
+    path: Path, new: RunDirectory, tolerance: float | None, states: int | None, split: str, trust: bool
+) -> ReducedRun:
     saved, task = read_checkpoint(path, "RUN"), load(path)
-    before = evaluate(path, split=split)
+    before = evaluate(path, split=split, trust=trust)
     config = saved["hyper_parameters"]["config"]
     found = kernels(task)
     made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
@@ -85,15 +96,13 @@ def reduce_run(
     for name, (reduced, _) in made.items():
         weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(modes).items()}
     new.begin(config, reduced_from=str(path))
-    (new.path / BEST).parent.mkdir(exist_ok=True)
     known = {**saved["hyper_parameters"], "config": config}
     kept: dict[str, Any] = {
         key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved
     }
-    torch.save(
-        {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}, new.path / BEST
-    )
-    metrics = before, evaluate(new.path, split=split)
+    content = {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}
+    WholeCheckpointIO().save_checkpoint(content, new.path / BEST)
+    metrics = before, evaluate(new.path, split=split, trust=trust)
     recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
         block.obstacle for block in task.model.layers
     )

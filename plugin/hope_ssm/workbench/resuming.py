@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-import re
-import shlex
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hope_ssm.workbench.run_directory import LAST, RUN, RunDirectory
+from hope_ssm.workbench.interruption import override
+from hope_ssm.workbench.run_directory import LAST, PREVIOUS, RUN, RunDirectory
 
+_logger = logging.getLogger("hope_ssm.workbench")
 AUTO = "auto"
 # What may differ from the configuration of the checkpoint: nothing that a step of training depends on. Of the number of
 # processes it depends through the global batch alone, which is compared by itself.
@@ -45,12 +46,6 @@ def read_checkpoint(path: str | Path, option: str = "train.ckpt") -> dict[str, A
     return checkpoint
 
 
-def override(key: str, path: Path) -> str:
-    """Return ``key=path`` as it is typed in a shell, whatever characters the path has."""
-    plain = re.fullmatch(r"[\w./-]+", str(path))
-    return f"{key}={path}" if plain else shlex.quote(f"{key}='{path}'")
-
-
 def processes(trainer: Mapping[str, Any]) -> int:
     """Return the number of processes that the options of the trainer name; 1 where Lightning decides."""
     devices = trainer.get("devices")
@@ -59,11 +54,12 @@ def processes(trainer: Mapping[str, Any]) -> int:
 
 
 def is_done(config: Mapping[str, Any], run: RunDirectory, checkpoint: str | None) -> bool:
-    """Whether a run is finished and was not asked for more epochs or steps since."""
+    """Whether a run is finished and was not asked for more epochs or steps since, or another early stopping."""
     if run.state != "finished" or not run.results or checkpoint is None:
         return False
     before, now = run.config["trainer"], config["trainer"]
-    return all(before.get(key) == now.get(key) for key in ("max_epochs", "max_steps", "max_time"))
+    same = all(before.get(key) == now.get(key) for key in ("max_epochs", "max_steps", "max_time"))
+    return same and (run.config.get("callbacks") or {}) == (config.get("callbacks") or {})
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -82,31 +78,51 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)}
 
 
-def check_same_configuration(checkpoint: Mapping[str, Any], path: str | Path, config: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` with the differences if ``config`` would not go on with what the checkpoint began."""
-    before = checkpoint["hyper_parameters"]["config"]
+def changed_training(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the differences of two configurations that change what a step of training does."""
     changed = {
         key: pair
-        for key, pair in differences(before, {group: config.get(group) for group in before}).items()
+        for key, pair in differences(before, {group: now.get(group) for group in before}).items()
         if not any(fnmatch.fnmatchcase(key, free) for free in _FREE)
     }
-    count = processes(before["trainer"]), processes(config["trainer"])
-    sizes = [config["loader"]["batch_size"] * n for n in count]
+    count = processes(before["trainer"]), processes(now["trainer"])
+    sizes = [now["loader"]["batch_size"] * n for n in count]
     if sizes[0] != sizes[1] and "loader.batch_size" not in changed:
         changed["loader.batch_size times processes"] = (sizes[0], sizes[1])
+    return changed
+
+
+def same_training(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two configurations do the same in every step, and so are stretches of one and the same training."""
+    try:
+        return not changed_training(before, now)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def check_resumable(checkpoint: Mapping[str, Any], path: str | Path, config: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if ``config`` would not go on with what the checkpoint began, or not exactly."""
+    changed = changed_training(checkpoint["hyper_parameters"]["config"], config)
     if changed:
         listed = "; ".join(f"{key}: {old} in the checkpoint, {new} here" for key, (old, new) in changed.items())
         raise ValueError(
             f"a resumed run must have the configuration of its checkpoint {str(path)!r}, to continue the same "
             f"training; different are {listed}. Set these as they were, or start anew with train.ckpt=null."
         )
+    obstacle = checkpoint.get("hope_ssm", {}).get("obstacle")
+    if obstacle is not None:
+        raise ValueError(
+            f"train.ckpt must be a checkpoint that can be gone on with exactly; {str(path)!r} cannot: {obstacle}. "
+            f"Take {LAST} of the same run."
+        )
 
 
 def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool = True) -> str | None:
     """Return the path of the checkpoint that ``train.ckpt`` means for a run in ``directory``, or None.
 
-    ``auto`` is the directory's own last checkpoint if there is one. The first process of a run refuses a directory
-    with a run in it unless that run is resumed.
+    ``auto`` is the directory's own last checkpoint if there is one. A last checkpoint that cannot be read is replaced
+    by the one before it, if that is still there. The first process of a run refuses a directory with a run in it
+    unless that run is resumed.
 
     Raises:
         ValueError: no such checkpoint, or one of another configuration.
@@ -114,16 +130,33 @@ def checkpoint_to_resume(config: Mapping[str, Any], directory: Path, first: bool
     """
     wanted, own = config["train"].get("ckpt"), directory / LAST
     if wanted == AUTO:
-        wanted = str(own) if own.is_file() else None
+        wanted = str(own) if own.is_file() or (directory / PREVIOUS).is_file() else None
     elif first and (directory / RUN).is_file() and not _same_directory(wanted, own):
         resume = override("train.ckpt", own) if own.is_file() else f"train.ckpt={AUTO}"
         raise FileExistsError(
             f"the run directory must be new; {str(directory)!r} holds a run ({RunDirectory(directory).state}). "
             f"Resume that one with {resume}, or name another by hydra.run.dir=…"
         )
-    if wanted is not None:
-        check_same_configuration(read_checkpoint(wanted), wanted, config)
+    if wanted is None:
+        return None
+    wanted, checkpoint = _readable(str(wanted))
+    check_resumable(checkpoint, wanted, config)
     return wanted
+
+
+def _readable(path: str) -> tuple[str, dict[str, Any]]:
+    try:
+        return path, read_checkpoint(path)
+    except ValueError as error:
+        previous = Path(path).with_name(Path(PREVIOUS).name)
+        if Path(path).name != Path(LAST).name or not previous.is_file():
+            raise
+        try:
+            checkpoint = read_checkpoint(previous)
+        except ValueError:
+            raise error from None
+        _logger.warning("%s cannot be read; going on from %s, the checkpoint before it.", path, previous)
+        return str(previous), checkpoint
 
 
 def _same_directory(path: str | None, own: Path) -> bool:

@@ -4,56 +4,48 @@ config.yaml        the resolved configuration
 run.json           state, times, command, versions, git state, machine, numbers of parameters
 metrics.csv        one row per epoch
 results.json       the last metrics and those of the test
-checkpoints/       best.ckpt, last.ckpt
+checkpoints/       best.ckpt, last.ckpt and, while the run goes, previous.ckpt
 csv/, tensorboard/ what Lightning's loggers wrote
+.lock              held by the process that writes here
+
+Every file appears under its name when it is whole.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-import hope_ssm
-from hope_ssm.reporting.machine import git_state
+from hope_ssm.storage import alone, whole_file
+from hope_ssm.workbench.surroundings import surroundings
 
 RUN, CONFIG, RESULTS, METRICS = "run.json", "config.yaml", "results.json", "metrics.csv"
-BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
-_DISTRIBUTIONS = ("hope-ssm", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "scipy")
+BEST, LAST, PREVIOUS = "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt"
+LOCK = ".lock"
+DONE = ("finished", "stopped")  # the states of a run with results
 
 
-def surroundings() -> dict[str, Any]:
-    """Return the versions, the git states and the machine that a result depends on."""
-    versions = {"python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    places = {"working directory": Path.cwd(), "hope-ssm": Path(hope_ssm.__file__).parent}
-    states = {name: git_state(place) for name, place in places.items()}
-    git = {name: state and {"commit": state[0], "changed": state[1]} for name, state in states.items()}
-    machine = {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count(), "process": os.getpid()}
-    machine["threads"] = torch.get_num_threads()
-    return {"versions": versions, "git": git, "machine": machine}
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader finds the old one or the new one, never half of it."""
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` so that a reader finds the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a JSON file, like ``write_text``."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -78,8 +70,14 @@ class RunDirectory:
         path = self.path / METRICS
         if not path.is_file():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        text = path.read_text(encoding="utf-8")
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        found = []
+        for row in table:
+            if None in row or None in row.values() or not text.endswith("\n"):
+                raise ValueError(f"{METRICS} is cut or damaged in line {table.line_num}")
+            found.append({name: float(value) for name, value in row.items() if value})
+        return found
 
     @property
     def config(self) -> dict[str, Any]:
@@ -88,7 +86,12 @@ class RunDirectory:
 
     @property
     def state(self) -> str:
-        """``running``, ``finished``, ``interrupted``, ``failed``; ``killed`` if its process on this machine is gone."""
+        """How the run stands.
+
+        ``running``; ``finished``: at its last epoch or step, or where early stopping ended it; ``stopped``: ended
+        before, by trainer.max_time say, with results; ``interrupted``; ``failed``; ``killed``: its process on this
+        machine is gone.
+        """
         info = self.info
         state, machine = info.get("state", "unknown"), info.get("machine", {})
         if state == "running" and machine.get("host") == platform.node() and not _alive(machine.get("process")):
@@ -99,19 +102,37 @@ class RunDirectory:
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the directory's lock, which ends with this process.
+
+        Raises:
+            FileExistsError: another process trains in this directory.
+        """
+
+        def busy() -> None:
+            machine = self.info.get("machine", {})
+            who = f", process {machine['process']} on {machine['host']}" if "process" in machine else ""
+            raise FileExistsError(
+                f"the run directory must be free; another run writes to {str(self.path)!r}{who}. "
+                "Wait for its end, or name another by hydra.run.dir=…"
+            )
+
+        return alone(self.path / LOCK, busy)
+
     def begin(self, config: Mapping[str, Any], **more: Any) -> None:
         """Write the configuration and the surroundings; ``more`` goes into ``run.json`` as well."""
         self.path.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        (self.path / CONFIG).write_text(text, encoding="utf-8")
-        started = datetime.now().astimezone().isoformat(timespec="seconds")
-        about = {"state": "running", "started": started, "command": sys.argv, **more, **surroundings()}
+        write_text(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        about = {"state": "running", "started": _now(), "command": sys.argv, **more, **surroundings()}
         write_json(self.path / RUN, about)
 
     def end(self, state: str) -> None:
-        """Note how the run ended."""
-        ended = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(self.path / RUN, {**self.info, "state": state, "ended": ended})
+        """Note how the run ended, and after how many epochs."""
+        write_json(self.path / RUN, {**self.info, "state": state, "ended": _now(), "epochs": len(self.epochs)})
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _alive(process: Any) -> bool:
@@ -124,28 +145,3 @@ def _alive(process: Any) -> bool:
     except OSError:
         return True
     return True
-
-
-def find_runs(directory: str | os.PathLike) -> list[RunDirectory]:
-    """Return every run below ``directory`` (or ``directory`` itself), in the order of their starts.
-
-    Raises:
-        ValueError: there is none.
-    """
-    top = Path(directory)
-    found = [RunDirectory(path.parent) for path in top.rglob(RUN) if (path.parent / CONFIG).is_file()]
-    if not found:
-        kind = "holds none" if top.is_dir() else "is no directory"
-        raise ValueError(f"the directory must hold runs of hope train; {str(directory)!r} {kind}.")
-    return sorted(found, key=lambda run: (run.info.get("started", ""), str(run.path)))
-
-
-def find_run(directory: str | os.PathLike) -> RunDirectory:
-    """Return the run in ``directory``; raise ``ValueError`` if it is none."""
-    run = RunDirectory(Path(directory))
-    if not (run.path / RUN).is_file():
-        raise ValueError(
-            f"RUN must be the directory of a run of hope train, with {RUN} in it; got {str(directory)!r}. "
-            "hope runs DIR lists those below a directory."
-        )
-    return run

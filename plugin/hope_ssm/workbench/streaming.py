@@ -19,13 +19,26 @@ def detached(state: Any) -> Any:
     return state.detach() if isinstance(state, Tensor) else None if state is None else [detached(s) for s in state]
 
 
+def _batch(state: Any) -> int | None:
+    """The batch size of a state, or of a list of states."""
+    if isinstance(state, Tensor):
+        return len(state)
+    return next((size for size in map(_batch, state or ()) if size is not None), None)
+
+
+def _first(state: Any, rows: int) -> Any:
+    """The states of the first sequences of a batch."""
+    return state[:rows] if isinstance(state, Tensor) else None if state is None else [_first(s, rows) for s in state]
+
+
 class Stream:
     """The state that one split carries from batch to batch, under the host's ``train.state``.
 
     mode: ``None`` or ``"none"``: no state.  ``"tbptt"``: carried, without its gradient; zero where a batch says
     ``reset``.  ``"reset"``: the same, and zero at every (n_context + 1)-th batch.  ``"bptt"``: the state after the
     n_context batches before this one (none from before a ``reset``), passed through again without gradient under the
-    present parameters. n_context None is no limit, and 0 is no state (tbptt ignores it).
+    present parameters. n_context None is without end; 0 is no state (tbptt does not look at it). Row i of a batch goes
+    on with row i of the one before; a smaller batch, the last of an epoch, leaves the others, a larger one begins anew.
 
     Args:
         mode: see above.
@@ -47,6 +60,15 @@ class Stream:
         self.state: Any = None
         self.memory: list[Tensor] = []
 
+    @property
+    def carried(self) -> tuple[Any, list[Tensor]]:
+        """What goes from batch to batch, for a checkpoint in the middle of an epoch."""
+        return self.state, self.memory
+
+    @carried.setter
+    def carried(self, carried: tuple[Any, Any]) -> None:
+        self.state, self.memory = carried[0], list(carried[1])
+
     def before(self, model: Any, x: Tensor, index: int, reset: bool | None = None) -> Any:
         """Return the state for batch number ``index``, or None.
 
@@ -67,15 +89,20 @@ class Stream:
             self.restart()
         if self.mode == "bptt":
             state = model.default_state(len(x))
+            if any(len(chunk) < len(x) for chunk in self.memory):
+                self.restart()
             with torch.no_grad():
                 for chunk in self.memory:
-                    state = model.advance(chunk, state)
+                    state = model.advance(chunk[: len(x)], state)
             self.memory = [*self.memory, x][-(self.n_context or 0) :]
             return state
         if self.mode == "reset" and self.n_context is not None and index % (self.n_context + 1) == 0:
             self.restart()
-        if self.state is None:
+        carried = _batch(self.state)
+        if carried is None or carried < len(x):
             self.state = model.default_state(len(x))
+        elif carried > len(x):
+            self.state = _first(self.state, len(x))
         return self.state
 
     def after(self, state: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice
+from hope_ssm.layers.padding import without_padding
 from hope_ssm.workbench.data.batches import FirstBatch
 from hope_ssm.workbench.losses import LOSSES, METRICS, steps_of, weight
 from hope_ssm.workbench.models.backbone import MODELS
@@ -17,6 +18,8 @@ from hope_ssm.workbench.models.coders import DECODERS, ENCODERS
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
 from hope_ssm.workbench.streaming import streams
+
+DATA = ("the input data", "the targets")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -96,10 +99,13 @@ class SequenceTask(pl.LightningModule):
         loss = self._shared_step(batch, "train", index)
         self.log_dict(self.model.metrics, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
         if not torch.isfinite(loss):
+            place = self.first_non_finite(*batch)
+            mend = "Lower the learning rate, or clip gradients with trainer.gradient_clip_val=1."
+            if place in DATA:
+                mend = "Look for infinite or NaN numbers in the data; no learning rate will help."
             raise NonFiniteLossError(
                 f"the loss must stay finite; it is {loss.item()} in epoch {self.current_epoch}, step "
-                f"{self.global_step}, first in {self.first_non_finite(batch[0])}. "
-                "Lower the learning rate, or clip gradients with trainer.gradient_clip_val=1."
+                f"{self.global_step}, first in {place}. {mend}"
             )
         return loss
 
@@ -128,13 +134,22 @@ class SequenceTask(pl.LightningModule):
         return configure(self, self.config)
 
     @torch.no_grad()
-    def first_non_finite(self, x: Tensor) -> str:
-        """Name the first parameter that is not finite, or else the first layer whose output is not, for input ``x``."""
+    def first_non_finite(self, x: Tensor, target: Tensor | None = None, context: Any = None) -> str:
+        """Name the first parameter that is not finite, or else the data, or else the first layer with such outputs.
+
+        Args:
+            x: inputs of a batch.
+            target: its targets.
+            context: its third part, with ``lengths`` of padded sequences.
+        """
         for name, parameter in self.named_parameters():
             if not torch.isfinite(parameter).all():
                 return f"the parameter {name}"
-        if not torch.isfinite(x).all():
-            return "the input data"
+        lengths = (context or {}).get("lengths")
+        x = x if x.ndim < 3 else without_padding(x, lengths)
+        for place, values in zip(DATA, (x, target), strict=True):
+            if values is not None and not torch.isfinite(values).all():
+                return place
         found: list[str] = []
 
         def watch(name: str) -> Any:
@@ -147,7 +162,7 @@ class SequenceTask(pl.LightningModule):
 
         handles = [module.register_forward_hook(watch(name)) for name, module in self.named_modules() if name]
         try:
-            self(x)
+            self(x, lengths=lengths)
         finally:
             for handle in handles:
                 handle.remove()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
-import shlex
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,21 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.layers.parameter_groups import parameter_groups
-from hope_ssm.workbench import callbacks as parts
+from hope_ssm.storage import remove_partial
 from hope_ssm.workbench.data.loaders import DataModule
-from hope_ssm.workbench.peak_memory import PeakMemory
-from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done, override
-from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, RESULTS, RunDirectory, write_json
+from hope_ssm.workbench.fitting import fit, is_first_process
+from hope_ssm.workbench.history import History
+from hope_ssm.workbench.interruption import STATUS, Signals, TrainingInterrupted, resume_line
+from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done
+from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, PREVIOUS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
 from hope_ssm.workbench.validation.configuration import GROUPS, checked
-from hope_ssm.workbench.validation.rehearsal import rehearse
+from hope_ssm.workbench.validation.rehearsal import in_memory, rehearse
 
 _logger = logging.getLogger("hope_ssm.workbench")
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """The user stopped the training; the message says how to go on."""
 
 
 def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
@@ -38,10 +38,12 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     config = checked(config)
     seed = config["train"]["seed"]
     pl.seed_everything(seed, workers=True, verbose=False)
-    data = DataModule(config["dataset"], config["loader"], seed)
+    with in_memory("dataset", config):
+        data = DataModule(config["dataset"], config["loader"], seed)
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
-    return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
+    with in_memory("model", config):
+        return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
 
 
 def describe(task: SequenceTask) -> str:
@@ -63,7 +65,7 @@ class Run:
 
     task: SequenceTask
     metrics: dict[str, float]
-    history: parts.History | None
+    history: History | None
 
 
 def train(
@@ -86,14 +88,17 @@ def train(
 
     Raises:
         TypeError, ValueError: the configuration is wrong.
-        FileExistsError: the directory holds another run.
-        TrainingInterrupted: the user pressed Ctrl-C.
+        FileExistsError: the directory holds another run, or another process trains there.
+        TrainingInterrupted: the user pressed Ctrl-C, or SIGTERM came.
         OSError: the disk is full.
     """
-    config, run = checked(config), RunDirectory(Path(directory))
-    rehearsal = bool(config["trainer"].get("fast_dev_run"))
+    config, run = checked(config), RunDirectory(Path(directory).absolute())
     task, data = build(config)
-    checkpoint = None if rehearsal else checkpoint_to_resume(config, run.path, _is_first_process())
+    if config["trainer"].get("fast_dev_run"):
+        rehearse(task, data, config)
+        return Run(task, *fit(task, data, config, run, None, callbacks, Signals())[:2])
+    first = is_first_process()
+    checkpoint = checkpoint_to_resume(config, run.path, first)  # refuses before anything is written
     if config["train"].get("ckpt") == AUTO and is_done(config, run, checkpoint):
         from hope_ssm.workbench.evaluation import load
 
@@ -101,77 +106,60 @@ def train(
         _logger.info("%s is finished; there is nothing to do with train.ckpt=auto.", run.path)
         return Run(load(run.path, best), run.results, None)
     rehearse(task, data, config)
-    if _is_first_process() and not rehearsal:
-        about = {"parameters": count(task), "kernel_parameters": count(task, ".kernel."), "resumed_from": checkpoint}
-        run.begin(config, overrides=list(command[2:]), **about)
-    if _is_first_process():
-        listing = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        _logger.info("Configuration:\n%s", listing)
-        _logger.info("Results in %s\nParameter groups:\n%s", run.path, describe(task))
-    history = parts.History(run.path / METRICS)
-    try:
-        metrics = _fit(task, data, config, run, checkpoint, history, callbacks)
-    except BaseException as error:
-        stopped = history.exception if isinstance(error, SystemExit) else error
-        resumable = (run.path / LAST).is_file()
-        mend = _resume_command(command, run) if resumable else "there is no checkpoint yet, the first follows an epoch"
-        if _is_first_process() and not rehearsal:
-            run.end("interrupted" if isinstance(stopped, KeyboardInterrupt) else "failed")
-        if isinstance(stopped, KeyboardInterrupt):
-            raise TrainingInterrupted(f"interrupted; to resume: {mend}.") from None
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(
-                f"the disk of {str(run.path)!r} must have room for checkpoints; got: {os.strerror(error.errno)}. "
-                f"Free some space and continue with: {mend}."
-            ) from error
-        raise
-    if _is_first_process() and not rehearsal:
-        write_json(run.path / RESULTS, metrics)
-        run.end("finished")
+    with run.alone() if first else nullcontext(), Signals() as signals:
+        if first:
+            checkpoint = checkpoint_to_resume(config, run.path)  # as it is now that nobody else writes
+            _begin(run, config, task, checkpoint, command)
+        history = History(run.path / METRICS)
+        try:
+            metrics, history, state = fit(task, data, config, run, checkpoint, callbacks, signals, history)
+            if first:
+                write_json(run.path / RESULTS, metrics)
+                run.end(state)
+                (run.path / PREVIOUS).unlink(missing_ok=True)
+        except BaseException as error:
+            _explain(error, history.exception, run, command, signals, first)
+            raise
     return Run(task, metrics, history)
 
 
-def _fit(
-    task: SequenceTask,
-    data: DataModule,
-    config: Mapping[str, Any],
-    run: RunDirectory,
-    checkpoint: str | None,
-    history: parts.History,
-    callbacks: Sequence[Callback] | None,
-) -> dict[str, float]:
-    options, settings = config["trainer"], config["train"]
-    where: dict[str, Any] = {"dirpath": run.path / LAST.split("/")[0], "enable_version_counter": False}
-    at_the_end = True if settings["monitor"].startswith("train/") else None  # of an epoch, when it is known
-    best = parts.BestCheckpoint(
-        filename="best", monitor=settings["monitor"], mode=settings["mode"], save_on_train_epoch_end=at_the_end, **where
-    )
-    last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **where)
-    if callbacks is None:
-        callbacks = parts.progress_bar() if options.get("enable_progress_bar", True) else []
-    trainer = pl.Trainer(
-        default_root_dir=run.path,
-        logger=parts.loggers(config, run.path),
-        callbacks=[
-            history,
-            LearningRateMonitor(),
-            *parts.averaging(settings.get("ema") or 0.0),
-            *parts.named_callbacks(config.get("callbacks"), settings),
-            *callbacks,
-            best,
-            last,
-        ],
-        **options,
-    )
-    with PeakMemory(trainer.strategy.root_device) as memory:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
-    metrics = {n: float(value) for n, value in trainer.callback_metrics.items() if not n.startswith("lr-")}
-    metrics["train/steps_per_second"] = history.steps_per_second
-    metrics["train/peak_memory_mib"] = memory.mebibytes
-    if settings.get("test"):
-        trainer.test(task, datamodule=data, ckpt_path=best.best_model_path or None, verbose=False)
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return metrics
+def _begin(
+    run: RunDirectory, config: Mapping[str, Any], task: SequenceTask, checkpoint: str | None, command: Sequence[str]
+) -> None:
+    for folder in (run.path, (run.path / LAST).parent):
+        remove_partial(folder)
+    about = {"parameters": count(task), "kernel_parameters": count(task, ".kernel."), "resumed_from": checkpoint}
+    run.begin(config, overrides=[word for word in command[2:] if not word.startswith("-")], **about)
+    listing = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    _logger.info("Configuration:\n%s", listing)
+    _logger.info("Results in %s\nParameter groups:\n%s", run.path, describe(task))
+
+
+def _explain(
+    error: BaseException, stopped: BaseException | None, run: RunDirectory, command: Sequence[str], signals: Signals,
+    first: bool,
+) -> None:  # fmt: skip
+    """Note how a run ended early; raise what says how to go on, if the user or a full disk stopped it."""
+    stopped = stopped if isinstance(error, SystemExit) else error
+    interrupted = isinstance(stopped, KeyboardInterrupt) or signals.terminate
+    if first:
+        with contextlib.suppress(OSError):  # of a full disk: then the run reads as killed
+            run.end("interrupted" if interrupted else "failed")
+    resumable = (run.path / LAST).is_file()
+    mend = _resume_command(command, run) if resumable else "there is no checkpoint yet, the first follows an epoch"
+    if interrupted:
+        status = STATUS + (signal.SIGTERM if signals.terminate else signal.SIGINT)
+        raise TrainingInterrupted(f"interrupted; to resume: {mend}", status) from None
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or str(run.path) in str(error.filename):
+            need = (
+                "the disk of {} must have room for checkpoints" if full else "the run directory {} must stay writable"
+            )
+            raise OSError(
+                f"{need.format(repr(str(run.path)))}; got: {os.strerror(error.errno)}. "
+                f"{'Free some' if full else 'Mend that'} and go on: {mend}"
+            ) from error
 
 
 def count(module: torch.nn.Module, part: str = "") -> int:
@@ -179,13 +167,5 @@ def count(module: torch.nn.Module, part: str = "") -> int:
     return sum(p.numel() * (2 if p.is_complex() else 1) for name, p in module.named_parameters() if part in name)
 
 
-def _is_first_process() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK"))
-
-
 def _resume_command(command: Sequence[str], run: RunDirectory) -> str:
-    own = ("train.ckpt=", "hydra.run.dir=")
-    kept = [shlex.quote(word) for word in command if not word.startswith(own)]
-    if not kept:
-        return override("train.ckpt", run.path / LAST)
-    return " ".join([*kept, override("train.ckpt", run.path / LAST), override("hydra.run.dir", run.path)])
+    return resume_line(command, run.path, run.path / LAST)

@@ -15,7 +15,7 @@ from typing import Any
 
 from hope_ssm.checks import check_choice
 from hope_ssm.datasets import cifar
-from hope_ssm.datasets.lra.making import PARTIAL, check_space, explained, whole_file
+from hope_ssm.datasets.lra.making import PARTIAL, alone, check_space, explained, whole_file
 from hope_ssm.datasets.lra.texts import SPLIT_FILES
 
 TIMEOUT = 30  # seconds without an answer
@@ -152,13 +152,20 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
     Raises:
         ValueError: it is no archive, or lacks a file.
     """
-    partial = folder / f".unpacked.{os.getpid()}{PARTIAL}"
+    partial, left = folder / f".unpacked.{os.getpid()}{PARTIAL}", source.bytes
     partial.mkdir(parents=True)
     try:
         with tarfile.open(archive) as members:
             for member in members:
                 match = re.fullmatch(source.wanted, member.name)
                 if match and member.isfile():
+                    # A sparse or packed member may claim any size, of which a few bytes are in the archive.
+                    left -= member.size
+                    if member.issparse() or left < 0:
+                        raise ValueError(
+                            f"{archive} must hold at most {source.bytes / 1e9:g} GB, none of it sparse; {member.name} "
+                            f"has {member.size / 1e9:.1f} GB. Get the archive anew."
+                        )
                     target = partial / match[match.lastindex or 0]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     content: Any = members.extractfile(member)
@@ -202,8 +209,23 @@ def fetch(
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder
-    if all((folder / name).exists() for name in source.files):
+
+    def there() -> bool:
+        return all((folder / name).exists() for name in source.files)
+
+    if there():
         return False
+    with alone(folder):
+        if there():
+            return False
+        _put(source, root, archive, say, advance)
+    return True
+
+
+def _put(
+    source: Source, root: Path, archive: Path | None, say: Callable[[str], None], advance: Callable[[int], None]
+) -> None:
+    folder = root / source.folder
     folder.mkdir(parents=True, exist_ok=True)
     fetched = archive is None
     if archive is None:
@@ -222,4 +244,3 @@ def fetch(
             file.write((checksum.split()[1] + "\n").encode())
     say(f"unpacking {archive}, {checksum}")
     unpack(archive, source, folder)
-    return True

@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.datasets.lra.making import check_space, claim, finish, make_parts, part_generator, whole_file
+from hope_ssm.datasets.lra.making import (
+    check_space,
+    claim,
+    finish,
+    make_parts,
+    one_at_a_time,
+    part_generator,
+    whole_file,
+)
+from hope_ssm.datasets.randomness import check_seed
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 END = "]"
@@ -121,6 +130,7 @@ def sizes(size: int) -> dict[str, int]:
     return {"train": size - sum(evaluation.values()), **evaluation}
 
 
+@one_at_a_time
 def make(
     folder: Path,
     seed: int = 0,
@@ -142,7 +152,7 @@ def make(
         advance: hears how many more samples there are.
         lengths: a sample has more symbols than the first and fewer than the second.
     """
-    recipe = {"data": "listops", "seed": seed, "size": size, "version": 1}
+    recipe = {"data": "listops", "seed": check_seed(seed), "size": size, "version": 1}
     recipe |= {} if tuple(lengths) == LENGTHS else {"lengths": list(lengths)}
     parts: dict[str, list[Path]] = {}
     tasks = []

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from hope_ssm import storage
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.datasets.randomness import check_seed
+from hope_ssm.storage import PARTIAL
 
 RECIPE = "hope-data.json"  # in a folder made here: what it holds, and whether it is whole
-PARTIAL = ".partial"
+logger = logging.getLogger(__name__)
 
 
 def part_generator(seed: int, stream: int, part: int) -> np.random.Generator:
@@ -34,15 +38,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the disk is full.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
+        with storage.whole_file(path) as file:
             yield file
-        partial.replace(path)
     except OSError as error:
         raise explained(error, path.parent) from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make a folder alone: other processes that want to make or fetch the same wait, and then find it there."""
+
+    def busy() -> None:
+        logger.warning("Another process is making %s; waiting for it.", folder)
+
+    with storage.alone(folder.with_name(f".{folder.name}.lock"), busy):
+        yield
+
+
+def one_at_a_time(make: Callable[..., bool]) -> Callable[..., bool]:
+    """Let ``make(folder, …)`` run ``alone`` with its folder."""
+
+    @wraps(make)
+    def made(folder: Path, *args: Any, **options: Any) -> bool:
+        with alone(folder):
+            return make(folder, *args, **options)
+
+    return made
 
 
 def explained(error: OSError, folder: Path) -> OSError:
@@ -71,6 +93,9 @@ def claim(folder: Path, recipe: dict[str, Any]) -> bool:
     note = folder / RECIPE
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
+        if found["recipe"] != recipe and not any(path.is_file() and path != note for path in folder.rglob("*")):
+            _write_note(folder, recipe, whole=False)  # nothing was made by the other recipe
+            return False
         if found["recipe"] != recipe:
             raise FileExistsError(
                 f"{folder} must be empty or hold {_line(recipe)}; it holds {_line(found['recipe'])}. "

@@ -18,10 +18,12 @@ from hope_ssm.datasets.lra.making import (
     explained,
     finish,
     make_parts,
+    one_at_a_time,
     part_generator,
     whole_file,
 )
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, Setting, picture, scene, setting_of
+from hope_ssm.datasets.randomness import check_seed
 
 SIZE = 200_000
 PART = 500  # images
@@ -72,6 +74,7 @@ def _write_part(folder: Path, seed: int, part: int, size: int, resolution: int, 
     return size
 
 
+@one_at_a_time
 def make(
     folder: Path,
     resolution: int = 32,
@@ -98,6 +101,7 @@ def make(
     imaging()
     setting_of(resolution)
     check_positive_integer("size", size)
+    check_seed(seed)
     contour_length = CONTOUR_LENGTHS[check_choice("level", level, CONTOUR_LENGTHS)]
     place = folder / level
     recipe = {"data": "pathfinder", "resolution": resolution, "level": level, "seed": seed, "size": size, "version": 1}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from hope_ssm.datasets.lra import listops, making, pathfinder_files
 
 LISTOPS_SIZE = 20_000
@@ -33,8 +31,7 @@ def make_listops(
 ) -> bool:
     """Make the samples unless they are there; return whether they were not. Arguments: see ``listops.make``."""
     folder = listops_folder(root, seed, size)
-    with _alone(folder):
-        return listops.make(folder, seed, size, processes, advance, listops.SHORT)
+    return listops.make(folder, seed, size, processes, advance, listops.SHORT)
 
 
 def make_pathfinder(
@@ -47,11 +44,4 @@ def make_pathfinder(
     """Make the images unless they are there; return whether they were not. Arguments: see ``pathfinder_files.make``."""
     folder = pathfinder_folder(root, seed, size)
     processes = making.available_processes() if processes is None else processes
-    with _alone(folder):
-        return pathfinder_files.make(folder, RESOLUTION, seed, size, processes, advance=advance)
-
-
-def _alone(folder: Path) -> FileLock:
-    """A lock around the making of a folder: the other processes of a sweep wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
+    return pathfinder_files.make(folder, RESOLUTION, seed, size, processes, advance=advance)

@@ -24,6 +24,7 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, log_once
 from hope_ssm.ops.frequency import laguerre_prefactor
 from hope_ssm.ops.toeplitz import allpass_power, transposed_product
+from hope_ssm.ops.transforms import transformed
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -78,19 +79,24 @@ def check_available(name: str, device: torch.device) -> None:
 def get(name: str, device: torch.device) -> Backend:
     """Return backend ``name`` for tensors on ``device``.
 
+    keops and triton compute numbers and gradients alone; blocked stands in for them under torch.func's transforms and
+    in forward-mode differentiation.
+
     Raises:
         ValueError: an unknown name, or a device that the backend does not compute on.
         ImportError: a package that it needs is absent.
     """
-    return _loaded[_load(name, device)]
+    return _loaded[_load(name, device, transformed())]
 
 
 @torch.compiler.assume_constant_result  # it imports and logs, which torch.compile does not trace
-def _load(name: str, device: torch.device) -> str:
+def _load(name: str, device: torch.device, differentiated: bool) -> str:
     check_choice("backend", name, NAMES)
     if name == "auto":
         name = automatic(device)
     check_available(name, device)
+    if differentiated and name in _PACKAGES:
+        name = "blocked"
     if name not in _loaded:
         module = importlib.import_module(MODULES[name])
         samples = getattr(module, "samples", None) or importlib.import_module(MODULES["blocked"]).samples

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.frequency import allpass_nodes, warp_slope
+from hope_ssm.ops.transforms import as_written
 from hope_ssm.precision import full_precision
 
 
@@ -32,13 +33,16 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
     polynomials", SIAM J. Comput. 2 (1973).
     """
     c, dt, restore = by_system(coefficients, sampling_period)
-    if torch.compiler.is_compiling():  # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp
-        return restore(_polynomial(c, *_powers(dt, length, c.shape[-1])))
+    # Dynamo loses the gradient of Δt through _Evaluation inside torch.func.vjp.
+    if as_written():
+        return restore(_polynomial(c, *_powers(dt, length, int(c.shape[-1]))))
     return restore(_Evaluation.apply(c, dt, length))
 
 
 class _Evaluation(torch.autograd.Function):
     """(c (S, R, n), Δt (S)) ↦ p(z), (S, R, F); the backward pass is made of the same three parts."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(c: Tensor, dt: Tensor, length: int) -> Tensor:
@@ -86,8 +90,8 @@ def _polynomial(c: Tensor, powers: Tensor, stride: Tensor) -> Tensor:
     Returns:
         (S, R, F) complex.
     """
-    block = powers.shape[-2]
-    count = -(-c.shape[-1] // block)
+    block = int(powers.shape[-2])
+    count = -(-int(c.shape[-1]) // block)
     c = torch.nn.functional.pad(c, (0, count * block - c.shape[-1]))
     with full_precision(c.device):
         sums = c.reshape(*c.shape[:-2], -1, block) @ powers

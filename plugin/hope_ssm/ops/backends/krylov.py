@@ -10,6 +10,7 @@ from torch import Tensor
 from hope_ssm.ops.backends.batches import by_system
 from hope_ssm.ops.frequency import allpass_coefficient
 from hope_ssm.ops.toeplitz import geometric_series, spectra_of_advance, transform_size
+from hope_ssm.ops.transforms import as_written, forward_mode
 from hope_ssm.precision import full_precision
 
 
@@ -37,7 +38,7 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
         n·√L) per system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
-    if torch.compiler.is_compiling():
+    if as_written():
         return restore(_synthesis(c, *tables(dt, length, c.shape[-1]), length))
     extra = int(dt.requires_grad and torch.is_grad_enabled())
     fine, spectra = _detached_tables(dt, length, c.shape[-1] + extra)
@@ -55,8 +56,8 @@ def moments(gradient: Tensor, sampling_period: Tensor, order: int) -> Tensor:
     Returns:
         (S, R, n).
     """
-    if torch.compiler.is_compiling():
-        return _analysis(gradient, *tables(sampling_period, gradient.shape[-1], order))
+    if as_written():
+        return _analysis(gradient, *tables(sampling_period, gradient.shape[-1], order))[..., :order]
     extra = int(sampling_period.requires_grad and torch.is_grad_enabled())
     fine, spectra = _detached_tables(sampling_period, gradient.shape[-1], order + extra)
     return _Analysis.apply(gradient, sampling_period, fine, spectra, order)
@@ -144,9 +145,12 @@ class _Synthesis(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         c, dt, fine, spectra = ctx.saved_tensors
         n = c.shape[-1]
+        if forward_mode():
+            found = moments(gradient, dt, n + ctx.needs_input_grad[1])
+        else:
+            found = _Analysis.apply(gradient, dt, fine, spectra, n + ctx.needs_input_grad[1])
         if not ctx.needs_input_grad[1]:
-            return _Analysis.apply(gradient, dt, fine, spectra, n), None, None, None, None
-        found = _Analysis.apply(gradient, dt, fine, spectra, n + 1)
+            return found, None, None, None, None
         of_dt = (c * _slope(found, dt)).sum((-2, -1))
         return found[..., :n], of_dt, None, None, None
 
@@ -169,7 +173,9 @@ class _Analysis(torch.autograd.Function):
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         gradient, dt, fine, spectra = ctx.saved_tensors
         of_gradient = of_dt = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and forward_mode():
+            of_gradient = response(weights.movedim(1, 0), dt, gradient.shape[-1]).movedim(0, 1)
+        elif ctx.needs_input_grad[0]:
             of_gradient = _Synthesis.apply(weights, dt, *_enough(dt, fine, spectra, gradient, ctx.order))
         if ctx.needs_input_grad[1]:
             of_dt = (weights * _slope(moments(gradient, dt, ctx.order + 1), dt)).sum((-2, -1))

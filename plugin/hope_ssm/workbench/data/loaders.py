@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,23 +15,25 @@ from torch.utils.data.distributed import DistributedSampler
 
 from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.workbench.data.registry import make_splits
-from hope_ssm.workbench.data.seeding import mixed, seed_epoch
+from hope_ssm.workbench.data.seeding import gathered, generators, mixed, seed_epoch, set_generators
 
 LOADER_OPTIONS = (
     *("batch_size", "num_workers", "pin_memory", "drop_last", "persistent_workers", "prefetch_factor"),
     "chunk_len",
 )
+_START_METHODS = (None, "fork", "spawn", "forkserver")
 
 
 class ChunkLoader(DataLoader):
     """(x (B, L, d), y) ↦ (x[:, :c], y, {"reset": True}), (x[:, c:2c], y, {"reset": False}), …  with c = ``chunk_len``.
 
-    Targets of every step, y (B, L, …), are cut as x is; other targets, such as a class, go with every chunk.
-    chunk_len None leaves the batches whole.
+    Targets of every step, y (B, L, …), are cut like x; others, the class of a sequence say, go with every chunk, as do
+    all where ``l_output`` is 0: one prediction a sequence. chunk_len None leaves the batches whole.
     """
 
-    def __init__(self, *args: Any, chunk_len: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, chunk_len: int | None = None, l_output: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.l_output = l_output
         self.chunk_len = None if chunk_len is None else check_positive_integer("loader.chunk_len", chunk_len)
 
     def __iter__(self) -> Any:
@@ -39,7 +43,7 @@ class ChunkLoader(DataLoader):
         for x, y, *more in batches:
             if more:
                 raise ValueError("loader.chunk_len needs batches (x, y); got more, lengths for example.")
-            along = y.ndim > 1 and y.shape[1] == x.shape[1]
+            along = self.l_output != 0 and y.ndim > 1 and y.shape[1] == x.shape[1]
             chunks = x.split(self.chunk_len, dim=1)
             targets = y.split(self.chunk_len, dim=1) if along else [y] * len(chunks)
             for i, (part, target) in enumerate(zip(chunks, targets, strict=True)):
@@ -88,7 +92,9 @@ class TrainingLoader(ChunkLoader):
         super().__init__(
             dataset, sampler=sampler, drop_last=drop_last, generator=torch.Generator().manual_seed(0), **options
         )
-        self.seed, self.rank = seed, rank
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self._batches = 0  # of this epoch, so far
+        self._resumed: Mapping[str, Any] | None = None
 
     sampler: DistributedSampler
 
@@ -98,6 +104,37 @@ class TrainingLoader(ChunkLoader):
             self.dataset.set_epoch(epoch)
         self.generator.manual_seed(mixed(self.seed, epoch, self.rank))  # of the workers
         seed_epoch(self.seed, epoch, self.rank)
+        resumed, self._resumed = self._resumed, None
+        return self._counted(super().__iter__(), resumed)
+
+    def _counted(self, batches: Iterator[Any], resumed: Mapping[str, Any] | None) -> Iterator[Any]:
+        """Yield the batches of an epoch; those from before a resume are drawn, as they were, and dropped."""
+        self._batches = 0
+        for batch in batches:
+            self._batches += 1
+            if resumed is None or self._batches > resumed["batches"]:
+                yield batch
+            elif self._batches == resumed["batches"] and len(resumed["generators"]) == self.world_size:
+                set_generators(resumed["generators"][self.rank])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches of the epoch were drawn, and the global generators of every process."""
+        return {"batches": self._batches, "generators": gathered(generators())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the middle of an epoch, at the next iteration; Lightning asks for it there alone."""
+        self._resumed = state
+
+
+class EvaluationLoader(ChunkLoader):
+    """The same batches at every iteration, drawn without the global generators, on which training goes on after it."""
+
+    def __init__(self, dataset: Dataset, *, seed: int, **options: Any) -> None:
+        super().__init__(dataset, generator=torch.Generator(), **options)
+        self.seed = seed
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self.seed)  # of the workers
         return super().__iter__()
 
 
@@ -116,9 +153,11 @@ class DataModule(pl.LightningDataModule):
         self.splits = make_splits(dataset)
         check_known("loader", loader, LOADER_OPTIONS)
         self.seed = seed
-        self.loader = {**loader, "collate_fn": self.splits.collate}
+        self.loader = {**loader, "collate_fn": self.splits.collate, "l_output": self.splits.l_output}
         self.loader["pin_memory"] = bool(loader.get("pin_memory")) and torch.cuda.is_available()
         self.loader["drop_last"] = bool(loader.get("drop_last"))
+        if loader.get("num_workers") and multiprocessing.get_start_method(allow_none=True) not in _START_METHODS:
+            self.loader["multiprocessing_context"] = "fork" if hasattr(os, "fork") else "spawn"  # joblib's is loky
 
     def train_dataloader(self) -> DataLoader:
         """Return the shuffled training loader, at the epoch that comes next."""
@@ -145,7 +184,7 @@ class DataModule(pl.LightningDataModule):
         return loader
 
     def _evaluation(self, dataset: Dataset) -> DataLoader:
-        return ChunkLoader(dataset, **{**self.loader, "drop_last": False})
+        return EvaluationLoader(dataset, seed=self.seed, **{**self.loader, "drop_last": False})
 
     def val_dataloader(self) -> DataLoader:
         """Return the validation loader."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hope_ssm.workbench.data import builtin, lra
@@ -43,6 +43,26 @@ def register(name: str, factory: Callable[..., Splits]) -> None:
     if name in _OURS:
         raise ValueError(f"a data set of your own must have another name than the workbench's; got {name!r}.")
     DATASETS[name] = factory
+
+
+def check_trusted(dataset: Mapping[str, Any], given: Sequence[str] = (), trust: bool = False) -> None:
+    """Raise unless the function that makes a stored data set is the workbench's own, or somebody answers for it.
+
+    Args:
+        dataset: the configuration ``dataset`` of a run, which may be somebody else's.
+        given: names of functions that were given anew.
+        trust: run any.
+
+    Raises:
+        ValueError: the run names a function of its own.
+    """
+    target = dataset.get("_target_")
+    own = {f"{DATASETS[name].__module__}.{DATASETS[name].__qualname__}" for name in _OURS}
+    if target is not None and not trust and target not in own and target not in given:
+        raise ValueError(
+            f"the function that makes a stored run's data must be the workbench's own or given again; the run names "
+            f"{target!r}, which was not called. If you trust it, say --trust."
+        )
 
 
 def make_splits(dataset: Mapping[str, Any]) -> Splits:

@@ -22,12 +22,25 @@ def stack(samples: list[tuple]) -> Any:
     """
     try:
         return default_collate(samples)
-    except RuntimeError:
+    except RuntimeError as error:
+        columns = zip(*samples, strict=False)
+        if all(len({tuple(part.shape) for part in column if isinstance(part, Tensor)}) < 2 for column in columns):
+            raise _shared_memory(error) from error  # not the samples, but what makes a batch of them
         shapes = sorted({tuple(part.shape) for sample in samples for part in sample[:1] if isinstance(part, Tensor)})
         raise ValueError(
             f"the samples of a batch must have one shape; got inputs of {', '.join(map(str, shapes[:3]))}, or targets "
             "that differ. For sequences of different lengths give Splits(…, collate=pad)."
         ) from None
+
+
+def _shared_memory(error: RuntimeError) -> RuntimeError:
+    """Return the error, with the mend where the memory between processes is short; workers reach it through that."""
+    if "shared memory" not in str(error) and "/torch_" not in str(error) and "No space left" not in str(error):
+        return error
+    return RuntimeError(
+        f"a loader's worker must have room in shared memory (/dev/shm) for a batch; got: {str(error).splitlines()[0]} "
+        "Make it larger (docker run --shm-size=8g), or set loader.num_workers=0."
+    )
 
 
 def pad(samples: list[tuple]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -11,9 +11,17 @@ from hope_ssm.checks import check_choice
 from hope_ssm.reporting.tables import markdown_table, mean_and_deviation, write_csv
 from hope_ssm.workbench.reports import comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows
-from hope_ssm.workbench.run_directory import RunDirectory, find_runs
+from hope_ssm.workbench.run_directory import DONE, RunDirectory
+from hope_ssm.workbench.survey import left_out, survey
 
 _SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
+
+
+def _of_all(row: Row, metric: str, digits: int) -> str:
+    """Mean and standard deviation of a metric, and of how many runs where some have none."""
+    values = row.values(metric)
+    text = mean_and_deviation(values, digits)
+    return text if len(values) in (0, len(row.runs)) else f"{text} ({len(values)} of {len(row.runs)})"
 
 
 def metrics_of(table: Sequence[Row]) -> list[str]:
@@ -41,12 +49,12 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
             [
                 row.label,
                 str(len(row.runs)),
-                *(mean_and_deviation(row.values(name), 4) for name in metrics),
+                *(_of_all(row, name, 4) for name in metrics),
                 row.d_state,
                 row.count("parameters"),
                 row.count("kernel_parameters"),
-                mean_and_deviation(row.values(_SPEED), 1),
-                mean_and_deviation(row.values(_MEMORY), 0),
+                _of_all(row, _SPEED, 1),
+                _of_all(row, _MEMORY, 0),
             ]
         )
     text = markdown_table(lines) + "\n"
@@ -88,14 +96,15 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
     Raises:
         ValueError: no runs, none finished, no such metric or baseline.
     """
-    runs = find_runs(directory)
-    finished = [run for run in runs if run.state == "finished" and run.results]
+    runs, damaged = survey(directory)
+    finished = [run for run in runs if run.state in DONE and run.results]
     if not finished:
-        states = ", ".join(f"{run.path} is {run.state}" for run in runs)
+        states = ", ".join([f"{run.path} is {run.state}" for run in runs] + [f"{path} is damaged" for path in damaged])
         raise ValueError(f"the directory must hold finished runs; {states}.")
     table = rows(finished)
     shown = pictured(finished, metric)
     text = markdown(table, [run for run in runs if run not in finished])
+    text += "\n" + left_out(damaged) if damaged else ""
     compared: list[dict[str, Any]] = []
     if baseline is not None:
         pairs, alone = comparison.compare(table, baseline)
@@ -111,6 +120,7 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         for name in names:
             if values := row.values(name):
                 line[f"{name} mean"] = statistics.fmean(values)
+                line[f"{name} n"] = len(values)
                 line[f"{name} sd"] = statistics.stdev(values) if len(values) > 1 else ""
         lines.append(line)
     write_csv(out / "report.csv", lines)

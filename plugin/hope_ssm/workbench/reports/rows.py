@@ -110,6 +110,8 @@ def _notes(group: list[RunDirectory]) -> list[str]:
     seeds = [run.config["train"]["seed"] for run in group]
     if len(set(seeds)) < len(seeds):
         notes.append(f"seeds repeat: {seeds}")
+    if ended := sum(run.state == "stopped" for run in group):
+        notes.append(f"{ended} of {len(group)} runs stopped before their last epoch, by trainer.max_time or a callback")
     if versions_differ(group):
         notes.append("runs of different versions of the software")
     return notes

@@ -32,8 +32,9 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``config`` as plain values of the types the table has, yes and no as true and false.
 
     Raises:
-        TypeError, ValueError: an unknown, absent or refused key, a value of another type or out of range, keys that do
-            not go together. The sentence has the key, what was expected and what came.
+        TypeError: an unknown key, or a value of another type.
+        ValueError: an absent or refused key, a value out of range, keys that do not go together. The sentence has the
+            key, what was expected and what came.
     """
     values = plain(config)
     if not isinstance(values, dict):

@@ -29,6 +29,7 @@ Flag = Annotated[bool, BeforeValidator(_as_flag)]
 Whole = Annotated[int, BeforeValidator(_as_whole), Field(ge=-LARGEST, le=LARGEST)]
 Natural = Annotated[int, BeforeValidator(_as_whole), Field(ge=0, le=LARGEST)]
 Count = Annotated[int, BeforeValidator(_as_whole), Field(ge=1, le=LARGEST)]
+Width = Annotated[int, BeforeValidator(_as_whole), Field(ge=1, le=2**20)]
 Few = Annotated[int, BeforeValidator(_as_whole), Field(ge=1, le=4096)]
 Seed = Annotated[int, BeforeValidator(_as_whole), Field(ge=0, le=2**32 - 1)]
 Limit = Literal[-1] | Count
@@ -42,8 +43,6 @@ Text = Annotated[str, Field(min_length=1)]
 SomeBatches = Annotated[int, Field(ge=1, le=LARGEST)] | Proportion
 Batches = Annotated[int, Field(ge=0, le=LARGEST)] | Annotated[float, Field(ge=0, le=1)]
 _HIDDEN = (LARGEST, -LARGEST, 2**32 - 1, 1e30, -1e30)  # bounds worth saying only to somebody beyond them
-
-
 _BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
 
@@ -79,7 +78,12 @@ def is_needed(kind: Any) -> bool:
 
 
 def describe(kind: Any, every_bound: bool = False) -> str:
-    """Return in words what a type takes: ``a whole number of at least 1 or null``."""
+    """Return in words what a type takes: ``a whole number of at least 1, or null``.
+
+    Args:
+        kind: a type as in the tables.
+        every_bound: also those that only overflow makes.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         fields = [mark for mark in kind.__metadata__ if hasattr(mark, "metadata")]
@@ -107,7 +111,8 @@ def check_value(key: str, kind: Any, value: Any) -> Any:
     """Return ``value`` as the type ``kind`` has it.
 
     Raises:
-        TypeError, ValueError: another type; out of range. The sentence has the key, what it takes, and the value.
+        TypeError: it has another type. The sentence has the key, what it takes, and the value.
+        ValueError: it is out of range.
     """
     try:
         return TypeAdapter(kind, config=_STRICT).validate_python(value)
@@ -124,10 +129,15 @@ def check_value(key: str, kind: Any, value: Any) -> Any:
 def check_table(where: str, table: Mapping[str, Any], values: Any, name: Any = None) -> dict[str, Any]:
     """Return the mapping ``values`` with every value as the table {key: type or ``Refused``} has it.
 
-    ``name`` is what ``where`` is set to, for messages.
+    Args:
+        where: the key of the mapping.
+        table: what its keys take.
+        values: the mapping.
+        name: what ``where`` is set to, for messages.
 
     Raises:
-        TypeError, ValueError: no mapping; an unknown, absent or refused key; a value the table does not take.
+        TypeError: no mapping; an unknown key; a value of another type.
+        ValueError: an absent or refused key; a value out of range.
     """
     if not isinstance(values, Mapping):
         raise TypeError(f"{where} must be a mapping; got {values!r}.")

@@ -22,6 +22,7 @@ def plain(value: Any, where: str = "the configuration") -> Any:
 
     Raises:
         TypeError: something else; its key is named.
+        ValueError: an interpolation that leads nowhere.
     """
     if isinstance(value, (DictConfig, ListConfig)):
         try:

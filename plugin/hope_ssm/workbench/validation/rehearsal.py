@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 from hope_ssm.workbench.data.loaders import ChunkLoader, DataModule
 from hope_ssm.workbench.losses import steps_of
 from hope_ssm.workbench.optimization import configure
-from hope_ssm.workbench.resuming import processes
+from hope_ssm.workbench.resuming import flat, processes
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
@@ -26,8 +26,8 @@ def rehearse(task: Any, data: DataModule, config: Mapping[str, Any]) -> None:
     """Make the trainer, the optimizer and the schedule once, count the batches, and predict two samples.
 
     Raises:
-        ValueError: Lightning or torch refuses options, one is named; a split has too few batches for a limit. What the
-            model says to the samples.
+        ValueError: Lightning or torch refuses options, one is named; a split has too few batches for a limit; the
+            samples do not suit the model, the decoder or the loss.
     """
     with _silence():
         trainer = _attempt("trainer", config["trainer"], _trainer, "Lightning")
@@ -47,6 +47,20 @@ def _trainer(options: dict[str, Any]) -> pl.Trainer:
 
 def _optimizer(task: Any, config: Mapping[str, Any], group: str, options: dict[str, Any]) -> Any:
     return configure(task, {**config, group: options})
+
+
+@contextmanager
+def in_memory(group: str, config: Mapping[str, Any]) -> Iterator[None]:
+    """Turn the complaint that memory is short into a sentence with the sizes in ``config[group]``."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        sizes = {key: value for key, value in flat({group: config[group]}) if type(value) is int and value > 1}
+        listed = ", ".join(f"{key}={value}" for key, value in sizes.items())
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{group} must fit into memory; got {listed}, where {reason} Lower one.") from None
 
 
 @contextmanager

@@ -61,8 +61,8 @@ def check_named(
 
     Args:
         where: the key.
-        registered: name → what is called.
-        config: a name, a mapping, or None.
+        registered: what the names mean.
+        config: the name or the mapping; None stays.
         given: parameters that the program knows.
     """
     if config is None:

@@ -19,6 +19,7 @@ from hope_ssm.workbench.validation.kinds import (
     Proportion,
     Seed,
     Text,
+    Width,
     choice,
     list_of,
     needed,
@@ -29,6 +30,7 @@ _NAMED = {"_name_": needed(str)}
 TRAIN = {
     "seed": needed(Seed),
     "ckpt": Text | None,
+    "compile": Flag | Text | None,
     "ema": Decay | None,
     "tensorboard": Flag | None,
     "test": Flag,
@@ -58,7 +60,7 @@ TASK = {
 }
 MODEL = {
     **_NAMED,
-    "d_model": needed(Count),
+    "d_model": needed(Width),
     "n_layers": Few,
     "n_repeat": Few,
     "layer": needed(Mapping[str, Any]),
