@@ -148,7 +148,7 @@ def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
 
 def check_lengths(lengths: Any, batch: int, longest: int) -> Tensor:
     """Return the lengths of the sequences of a padded batch (B, L, …): whole numbers (B,), from 1 to L; else raise."""
-    wanted = f"lengths must be a tensor of {batch} whole numbers, one a sequence, from 1 to {longest}"
+    wanted = f"lengths must be a tensor of {batch} whole numbers, one per sequence, from 1 to {longest}"
     if not isinstance(lengths, Tensor):
         raise TypeError(f"{wanted}; got {type(lengths).__name__}.")
     if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):

@@ -24,7 +24,7 @@ LAYER = "model.layers.0.layer.layer"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of hope with the callback, trained once."""
-    path = tmp_path_factory.mktemp("lens") / "run"
+    path = tmp_path_factory.mktemp("analysis") / "run"
     quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "trainer.log_every_n_steps=1"]
     train(compose([*TINY, *quiet, "kernel=hope", "+callbacks.hankel.every_n_steps=2"]), path)
     return path

@@ -40,8 +40,8 @@ ALIASES = {"text": SMALL["imdb"], "retrieval": SMALL["aan"], "pathx": ["dataset.
 
 
 @pytest.fixture(autouse=True)
-def _arena(arena_files, monkeypatch):
-    monkeypatch.setenv("DATA_PATH", str(arena_files))
+def _arena(lra_files, monkeypatch):
+    monkeypatch.setenv("DATA_PATH", str(lra_files))
 
 
 def options_of(pipeline, cifar_files):

@@ -1,4 +1,4 @@
-"""Who is timed. A contender is made for given sizes, device and dtype, and knows what its numbers must be."""
+"""The contenders that are timed. Each is made for given sizes, device and dtype, and knows what its result must be."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def run(
     Args:
         table: rows to fill.
         seeds: for initialization, batches and noise.
-        directory: one folder per run is made in it; one of the same name is replaced.
+        directory: gets one folder per run; a folder of the same name is replaced.
         extra: further overrides, for all rows.
         tick: called with row and seed before each run; returns what to call after each step.
     """

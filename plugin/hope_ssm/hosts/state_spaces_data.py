@@ -171,7 +171,7 @@ class NoisyCIFAR10(CheckedOptions, CIFAR10):
     def _dataloader(self, dataset: Dataset, **options: Any) -> DataLoader:
         if options.get("resolution", 1) != 1:
             raise ValueError(
-                f"noisy-cifar is read at resolution 1, subsampling would thin out the noise; "
+                f"noisy-cifar must be read at resolution 1, because subsampling would thin out the noise; "
                 f"got {options['resolution']}. Leave loader.train_resolution and loader.eval_resolutions at 1."
             )
         return super()._dataloader(dataset, **options)

@@ -28,11 +28,12 @@ class FFTConvolution(nn.Module):
     Args:
         d_model: H.
         kernel: name in the kernel registry.
-        channels: C kernels a feature; the output has C·H features.
+        channels: C kernels per feature; the output has C·H features.
         bidirectional: see above.
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
+        convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
         **kernel_options: for the kernel's constructor.
     """
 
@@ -71,7 +72,7 @@ class FFTConvolution(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
 
-        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
+        The convolution is computed in float32 at least: half precision does not have an FFT on every device.
 
         Args:
             x: inputs, (B, L, H).
@@ -93,6 +94,7 @@ class FFTConvolution(nn.Module):
         kernel_length = length
         if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
             kernel_length = min(length, cut)
+        after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
             u = u.to(working_dtype(x))
@@ -157,7 +159,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for ``step``, as in the host; our kernels need none, they read their parameters."""
+        """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)

@@ -1,7 +1,7 @@
 """Power series of length n, that is lower-triangular Toeplitz matrices T(q), T(q)_ij = q_{i-j}, in float64.
 
 All matrices of the HOPE realization are such series in the down-shift S, so they commute and one vector of n
-numbers stands for each. float64 throughout: it is n numbers a system, and float32 would lose the long memory.
+numbers stands for each. float64 throughout: it is n numbers per system, and float32 would lose the long memory.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
         r_{jb+i} = (T(q^b)ᵀʲ c)ᵀ (T(q)ⁱ (1, a, a², …)),
 
-    a matrix product [L/b, n] × [n, b] a system. Both tables are made by doubling, in the dtype of Δt, from powers of q
-    in float64. ‖T(q)‖ ≤ 1, so rounding is not amplified. The derivatives are of the same kind,
+    a matrix product [L/b, n] × [n, b] per system. Both tables are made by doubling, in the dtype of Δt, from powers of
+    q in float64. ‖T(q)‖ ≤ 1, so rounding is not amplified. The derivatives are of the same kind,
 
         ∂λ_k/∂Δt = λ_k / (1 + Δt) + (k (λ_{k-1} + λ_k) - (k+1) (λ_k + λ_{k+1})) / (2Δt),
 
@@ -35,7 +35,7 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
     Returns:
         (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables, memory O(L +
-        n·√L) a system.
+        n·√L) per system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     if as_written():
