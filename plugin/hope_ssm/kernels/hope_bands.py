@@ -204,20 +204,20 @@ class HopeBandsKernel(SequenceKernel):
         length, rate = self.kernel_length(L), self.check_rate(rate)
         state, whole = None if state is None else self.check_state(state), largest(length)
         kernel = with_enough_memory(
-            lambda: self.cache.get(self, (length, rate), lambda: self._samples(whole, rate)[..., :length]),
+            lambda: self.cache.get(self, (length, rate), lambda: self._samples(whole, length, rate)),
             self.name, (self.channels, self.d_model, length), self._dtype(),
         )  # fmt: skip
         if state is None:
             return kernel, None
         return kernel, self._response(whole, rate, at_least_one(state))[: len(state), ..., :length]
 
-    def _samples(self, length: int, rate: float) -> Tensor:
+    def _samples(self, whole: int, length: int, rate: float) -> Tensor:
         plain = banded = None
         if self.plain:
             h, dt = self._plain_system(rate)
-            plain = sample_kernel(h, dt, length, "exact", backends.get("auto", h.device))
+            plain = sample_kernel(h, dt, whole, "exact", backends.get("auto", h.device))[..., :length]
         if self.banded:
-            banded = band.kernel(*self._banded_system(rate), length)
+            banded = band.kernel(*self._banded_system(rate), whole)[..., :length]
         return self._joined(plain, banded, -2)
 
     def _response(self, length: int, rate: float, state: Tensor) -> Tensor:
