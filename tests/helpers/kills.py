@@ -53,7 +53,7 @@ LIMITS = {
     "max_epochs": ["trainer.max_epochs=4"],
     "max_steps": ["trainer.max_epochs=null", "++trainer.max_steps=21"],
     "both": ["trainer.max_epochs=4", "++trainer.max_steps=20"],
-    "max_time": ["trainer.max_epochs=4", "++trainer.max_time={milliseconds: 150}"],
+    "max_time": ["trainer.max_epochs=4", "++trainer.max_time={seconds: 0.15}"],
     "val_check_interval": ["trainer.max_epochs=4", "++trainer.val_check_interval=0.5"],
     "check_val_every_n_epoch": ["trainer.max_epochs=4", "++trainer.check_val_every_n_epoch=2"],
     "accumulate_grad_batches": ["trainer.max_epochs=4", "++trainer.accumulate_grad_batches=4"],

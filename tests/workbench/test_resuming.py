@@ -96,12 +96,13 @@ def test_the_best_checkpoint_of_the_middle_of_an_epoch_can_be_gone_on_with(tmp_p
 
 
 def test_a_checkpoint_that_cannot_be_gone_on_with_exactly_is_refused(tmp_path):
-    options = [*LONGER, *SIX, "train.monitor=val/loss", "train.mode=max", "model.dropout=0.0", "optimizer.lr=0.05"]
-    run(tmp_path / "run", *options, callbacks=[At(0, 2, stop)])  # validates where no undisturbed training would
-    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    assert read_checkpoint(best)["global_step"] == 3
+    options, mine = [*LONGER, *SIX], tmp_path / "mine.ckpt"
+    save = LambdaCallback(on_validation_end=lambda trainer, _: trainer.save_checkpoint(mine))
+    run(tmp_path / "run", *options, callbacks=[At(0, 2, stop), save])  # validates where no undisturbed training would
+    assert read_checkpoint(mine)["global_step"] == 3
+    assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     with pytest.raises(ValueError, match=r"cannot: it was made beside a validation that an undisturbed .* Take check"):
-        run(tmp_path / "other", *options, f"train.ckpt={best}")
+        run(tmp_path / "other", *options, f"train.ckpt={mine}")
 
 
 def test_early_stopping_holds_over_a_kill(tmp_path):
@@ -138,7 +139,7 @@ def test_results_of_a_run_killed_before_them_are_those_of_its_history(tmp_path, 
 def test_a_run_that_its_time_ended_goes_on_and_is_in_the_report(tmp_path):
     from hope_ssm.workbench.reports import report
 
-    options = [*LONGER, "++trainer.max_time={microseconds: 1}"]
+    options = [*LONGER, "++trainer.max_time={seconds: 1e-6}"]
     run(tmp_path / "run", *options)
     assert RunDirectory(tmp_path / "run").state == "stopped"
     text = report.write(tmp_path, tmp_path / "report")

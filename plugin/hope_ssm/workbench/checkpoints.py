@@ -45,9 +45,12 @@ class BestCheckpoint(ModelCheckpoint):
         return whole(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at a validation within an epoch; one at its end waits for the metrics of the whole."""
+        """Look at a validation within an epoch; one at its end waits for the metrics of the whole.
+
+        One that only the end of a training asked for does not count: an undisturbed run would not have it.
+        """
         self._validated |= not trainer.sanity_checking
-        if str(self.monitor).startswith("val/"):
+        if str(self.monitor).startswith("val/") and validation_follows(trainer):
             super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

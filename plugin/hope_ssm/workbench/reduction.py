@@ -70,16 +70,7 @@ def reduce_run(
         NotImplementedError: a kernel without a recurrent mode.
     """
     path, new = checkpoint_path(run, checkpoint), RunDirectory(Path(out))
-    if not (new.path / RUN).is_file():
-        with new.alone():
-            if not (new.path / RUN).is_file():
-                return _reduced(path, new, tolerance, states, split, trust)
-    raise FileExistsError(f"out must be a new run directory; {str(new.path)!r} holds a run. Name another.")
-
-
-def _reduced(
-    path: Path, new: RunDirectory, tolerance: float | None, states: int | None, split: str, trust: bool
-) -> ReducedRun:
+    _check_new(new)
     saved, task = read_checkpoint(path, "RUN"), load(path)
     before = evaluate(path, split=split, trust=trust)
     config = saved["hyper_parameters"]["config"]
@@ -95,24 +86,31 @@ def _reduced(
     weights = {key: value for key, value in saved["state_dict"].items() if ".kernel." not in key}
     for name, (reduced, _) in made.items():
         weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(modes).items()}
-    new.begin(config, reduced_from=str(path))
-    known = {**saved["hyper_parameters"], "config": config}
-    kept: dict[str, Any] = {
-        key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved
-    }
-    content = {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}
-    WholeCheckpointIO().save_checkpoint(content, new.path / BEST)
-    metrics = before, evaluate(new.path, split=split, trust=trust)
-    recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
-        block.obstacle for block in task.model.layers
-    )
-    times = step_microseconds(task.model.d_model, task.model, load(new.path).model) if recurrent else None
-    layers = {name: reduction for name, (_, reduction) in made.items()}
-    done = ReducedRun(new.path, layers, metrics, times)
-    write_json(new.path / RESULTS, metrics[1])
-    write_json(new.path / REPORT, report(done.layers, metrics, times))
-    new.end("finished")
-    return done
+    with new.alone():
+        _check_new(new)
+        new.begin(config, reduced_from=str(path))
+        known = {**saved["hyper_parameters"], "config": config}
+        kept: dict[str, Any] = {
+            key: saved[key] for key in ("epoch", "global_step", "pytorch-lightning_version") if key in saved
+        }
+        content = {**kept, "state_dict": weights, "hyper_parameters": known, "optimizer_states": [], "loops": {}}
+        WholeCheckpointIO().save_checkpoint(content, new.path / BEST)
+        metrics = before, evaluate(new.path, split=split, trust=trust)
+        recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
+            block.obstacle for block in task.model.layers
+        )
+        times = step_microseconds(task.model.d_model, task.model, load(new.path).model) if recurrent else None
+        layers = {name: reduction for name, (_, reduction) in made.items()}
+        done = ReducedRun(new.path, layers, metrics, times)
+        write_json(new.path / RESULTS, metrics[1])
+        write_json(new.path / REPORT, report(done.layers, metrics, times))
+        new.end("finished")
+        return done
+
+
+def _check_new(run: RunDirectory) -> None:
+    if (run.path / RUN).is_file():
+        raise FileExistsError(f"out must be a new run directory; {str(run.path)!r} holds a run. Name another.")
 
 
 def report(
