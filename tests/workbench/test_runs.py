@@ -111,7 +111,13 @@ def test_a_schedule_that_does_not_fit_is_said(tmp_path, caplog):
     run(tmp_path / "a", *options, "loader.batch_size=600")
     assert "scheduler.num_training_steps=40000, but the training has about 2" in caplog.text
     caplog.clear()
-    run(tmp_path / "b", *options, "loader.batch_size=600", "scheduler.num_training_steps=2")
+    run(
+        tmp_path / "b",
+        *options,
+        "loader.batch_size=600",
+        "scheduler.num_training_steps=2",
+        "scheduler.num_warmup_steps=1",
+    )
     assert "num_training_steps" not in caplog.text
 
 
