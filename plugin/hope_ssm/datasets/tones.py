@@ -11,14 +11,14 @@ from torch import Tensor
 from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.datasets.randomness import RandomDataset
 
-FREQUENCIES = tuple(0.05 * 50 ** (i / 4) for i in range(5))  # radians a step: 0.05, 0.13, 0.35, 0.94, 2.5
+FREQUENCIES = tuple(0.05 * 50 ** (i / 4) for i in range(5))  # radians per step: 0.05, 0.13, 0.35, 0.94, 2.5
 PAIRS = tuple(combinations(range(len(FREQUENCIES)), 2))
 
 
 class Tones(RandomDataset):
     """x_t = [t < l_tone] (sin(θ_i t + φ) + sin(θ_j t + ψ)) + noise · ξ_t,  y = number of the pair (i, j), one of ten.
 
-    The five frequencies θ go from 0.05 to 2.5 radians a step in equal ratios; φ and ψ are uniform on [0, 2π), ξ is
+    The five frequencies θ go from 0.05 to 2.5 radians per step in equal ratios; φ and ψ are uniform on [0, 2π), ξ is
     standard normal. To tell the pair at the end, waves of all these frequencies must be kept through the noise.
 
     Args:

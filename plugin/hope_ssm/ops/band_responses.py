@@ -71,7 +71,7 @@ def _tables(periods: Tensor, frequencies: Tensor, length: int, order: int) -> tu
 
     Args:
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         length: L.
         order: m.
 
@@ -135,7 +135,7 @@ def response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length:
     Args:
         coefficients: c, (2, R, F, G, m), real and imaginary parts of R responses.
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         length: L.
 
     Returns:
@@ -153,7 +153,7 @@ def moments(inputs: Tensor, periods: Tensor, frequencies: Tensor, order: int) ->
     Args:
         inputs: u, (R, F, L).
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         order: m.
 
     Returns:

@@ -39,7 +39,7 @@ def advance(states: Tensor, periods: Tensor, frequencies: Tensor, steps: int) ->
     Args:
         states: x, (2, R, F, G, m).
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         steps: L.
 
     Returns:
@@ -55,7 +55,7 @@ def state_response(coefficients: Tensor, periods: Tensor, frequencies: Tensor, s
     Args:
         coefficients: c, (2, C, F, G, m).
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         states: x, (2, B, F, G, m).
         length: L.
 
@@ -78,7 +78,7 @@ def kernel(coefficients: Tensor, periods: Tensor, frequencies: Tensor, length: i
     Args:
         coefficients: c, (2, C, F, G, m).
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         length: L.
 
     Returns:
@@ -93,7 +93,7 @@ def forward_state(periods: Tensor, frequencies: Tensor, inputs: Tensor, states: 
 
     Args:
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         inputs: u, (B, F, L).
         states: x, (2, B, F, G, m).
 
@@ -112,7 +112,7 @@ def step(
     Args:
         coefficients: c, (2, C, F, G, m).
         periods: Δt, (F, G).
-        frequencies: ω, (F, G), radians a sample.
+        frequencies: ω, (F, G), radians per sample.
         inputs: u, (B, F).
         states: x, (2, B, F, G, m).
 
