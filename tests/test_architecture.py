@@ -60,6 +60,8 @@ OPS = {
     "transfer": {"frequency", "backends"},
     "realization": {"frequency", "backends", "toeplitz"},
     "convolution": {"backends", "transfer", "realization"},
+    "band_responses": {"backends", "frequency", "toeplitz", "transforms"},
+    "bands": {"band_responses", "frequency", "toeplitz"},
     "workers": set(),
     "grouped_convolution": {"workers"},
     "long_convolution": {"grouped_convolution", "transforms"},
@@ -69,7 +71,8 @@ WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
-    "validation": {"arithmetic", "callbacks", "configuration", "data", "losses", "models", "optimization", "resuming"},
+    "validation": {"arithmetic", "callbacks", "compilation", "configuration", "data", "losses", "models"}
+    | {"optimization", "resuming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

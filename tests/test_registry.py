@@ -107,10 +107,11 @@ def test_no_name_means_two_kernels():
 @pytest.mark.parametrize("name", OWN)
 def test_stated_number_of_parameters(name):
     """Of one system: one feature, one channel."""
-    formula = re.sub(r"(\d)(n)", r"\1 * \2", OWN[name].parameters)
+    formula = re.sub(r"(\d)([nG])", r"\1 * \2", OWN[name].parameters)
     for n in (4, 10):
         kernel = OWN[name](d_model=1, d_state=n, l_max=2 * n + 1, verbose=False)
-        assert sum(p.numel() for p in kernel.parameters()) == eval(formula, {"n": n, "l_max": 2 * n + 1})
+        sizes = {"n": n, "l_max": 2 * n + 1, "G": getattr(kernel, "bands", None)}
+        assert sum(p.numel() for p in kernel.parameters()) == eval(formula, sizes)
 
 
 def test_an_entry_builds_its_kernel():

@@ -26,17 +26,24 @@ PACKAGE = ROOT / "plugin" / "hope_ssm"
 CONFIGS = ROOT / "configs"
 WHOLE = ("experiment", "pipeline", "ablation", "variant")  # groups that set keys of other groups
 MANY = 6  # values that are listed one by one
-TOP = ["checks", "precision", "registry"]
-ORDER = [
-    "ops", "ops.backends", "hankel", "kernels", "layers", "analysis", "datasets", "datasets.lra", "hosts", "workbench",
-    "workbench.models", "workbench.data", "workbench.reports", "reporting", "figures", "benchmark", "cli",
-]  # fmt: skip
+FIRST = ["ops", "hankel", "kernels", "layers", "analysis", "datasets", "hosts", "workbench"]
+
+
+def packages() -> list[str]:
+    """Return the packages below ``hope_ssm`` by their dotted names, those of ``FIRST`` first."""
+    folders = [path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    names = [".".join(folder.relative_to(PACKAGE).parts) for folder in folders]
+    place = {name: rank for rank, name in enumerate(FIRST)}
+    return sorted(
+        (name for name in names if not name.startswith("configs")),
+        key=lambda name: (place.get(name.split(".")[0], len(FIRST)), name),
+    )
 
 
 def modules() -> dict[str, list[str]]:
     """Return {page: names of its modules}, one page per package."""
-    found: dict[str, list[str]] = {"hope_ssm": [f"hope_ssm.{name}" for name in TOP]}
-    for package in ORDER:
+    found = {"hope_ssm": [f"hope_ssm.{path.stem}" for path in sorted(PACKAGE.glob("[!_]*.py"))]}
+    for package in packages():
         folder = PACKAGE.joinpath(*package.split("."))
         names = [path.stem for path in sorted(folder.glob("[!_]*.py"))]
         own = [""] if len((folder / "__init__.py").read_text(encoding="utf-8").splitlines()) > 6 else []

@@ -81,6 +81,13 @@ def check_positive_number(option: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(option: str, value: float) -> float:
+    """Return a share as a float if it is a number from 0 to 1; otherwise raise."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        raise ValueError(f"{option} must be a number from 0 to 1; got {value!r}.")
+    return float(value)
+
+
 def check_real(what: str, x: Any) -> Tensor:
     """Return ``x`` if it is a tensor of real floating-point numbers; otherwise raise ``TypeError``."""
     if isinstance(x, Tensor) and x.is_floating_point():
@@ -141,7 +148,7 @@ def check_sampling_period(sampling_period: Any, like: Tensor) -> Tensor:
 
 def check_lengths(lengths: Any, batch: int, longest: int) -> Tensor:
     """Return the lengths of the sequences of a padded batch (B, L, …): whole numbers (B,), from 1 to L; else raise."""
-    wanted = f"lengths must be a tensor of {batch} whole numbers, one a sequence, from 1 to {longest}"
+    wanted = f"lengths must be a tensor of {batch} whole numbers, one per sequence, from 1 to {longest}"
     if not isinstance(lengths, Tensor):
         raise TypeError(f"{wanted}; got {type(lengths).__name__}.")
     if lengths.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):

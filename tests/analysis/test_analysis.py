@@ -24,7 +24,7 @@ LAYER = "model.layers.0.layer.layer"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of hope with the callback, trained once."""
-    path = tmp_path_factory.mktemp("lens") / "run"
+    path = tmp_path_factory.mktemp("analysis") / "run"
     quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "trainer.log_every_n_steps=1"]
     train(compose([*TINY, *quiet, "kernel=hope", "+callbacks.hankel.every_n_steps=2"]), path)
     return path
@@ -88,7 +88,9 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
 def test_every_kernel_has_a_view(name):
     """Those without steps by their samples, which are all there is of conv."""
     decaying = {"d_state": 6, "dt_min": 0.3, "dt_max": 0.9}
-    own = {"conv": {"l_max": 2 * SAMPLES}, "lru": {"d_state": 6, "r_min": 0.5, "r_max": 0.9}}.get(name, decaying)
+    own = {"conv": {"l_max": 2 * SAMPLES}, "lru": {"d_state": 6, "r_min": 0.5, "r_max": 0.9}}
+    own["hope-bands"] = {**decaying, "horizon": 8, "band_width": 0.5}
+    own = own.get(name, decaying)
     kernel = registry.get(name)(d_model=3, channels=2, verbose=False, **own)
     seen = view(kernel, 600)
     assert seen.singular_values.shape[:2] == (2, 3)

@@ -95,14 +95,20 @@ def test_help_version_and_kernels(hope):
 
 @pytest.mark.slow
 def test_the_demo_prints_what_it_trained(hope, tmp_path):
-    tiny = ["dataset.l_noise=16", "trainer.max_epochs=2", "trainer.limit_train_batches=2", "model.d_model=8"]
+    tiny = [
+        "dataset.l_noise=16",
+        "decoder.l_tail=4",
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=2",
+        "model.d_model=8",
+    ]
     done = hope("demo", "--seeds", "2", "--out", "here", *tiny)
     assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith(("| hope", "| s4d"))]
-    assert len(rows) == 4
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("| hope", "| s4d", "| s4 "))]
+    assert len(rows) == 3
     saved = json.loads((tmp_path / "here" / "results.json").read_text())["rows"]
     runs = list((tmp_path / "here").glob("*-seed*/results.json"))
-    assert len(runs) == 8
+    assert len(runs) == 6
     measured = {json.loads(run.read_text())["test/accuracy"] for run in runs}
     assert measured == {accuracy for row in saved for accuracy in row["accuracies"]}
     assert (tmp_path / "here" / "memory.png").stat().st_size > 10_000

@@ -144,7 +144,7 @@ def test_the_bytes_depend_on_neither_processes_nor_interruptions(made, tmp_path,
     (place / "metadata" / "1.npy").unlink()  # killed between the images and their list
     (place / "imgs" / f".2.999{making.PARTIAL}").mkdir()  # killed among images
     (place / "metadata" / f".2.npy.999{making.PARTIAL}").touch()
-    with pytest.raises(FileNotFoundError, match=r"is half made. hope data pathfinder -r 16 --out .* goes on"):
+    with pytest.raises(FileNotFoundError, match=r"is incomplete. hope data pathfinder -r 16 --out .* continues"):
         pathfinder_images.pathfinder(16, str(tmp_path / "stopped"))
     assert pathfinder_files.make(tmp_path / "stopped", 16, seed=5, size=70)
     assert contents(tmp_path / "stopped") == contents(made)

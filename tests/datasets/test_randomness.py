@@ -12,7 +12,7 @@ from hope_ssm.datasets.randomness import RandomDataset
 
 
 class Draws(RandomDataset):
-    """Three 32-bit numbers a sample."""
+    """Three 32-bit numbers per sample."""
 
     n = 6
 

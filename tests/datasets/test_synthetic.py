@@ -1,4 +1,4 @@
-"""Delay, copying and adding against their definitions, written out a second time."""
+"""Delay, copying, adding and tones against their definitions, written out a second time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from hope_ssm.datasets.adding import Adding
 from hope_ssm.datasets.copying import Copying
 from hope_ssm.datasets.delay import Delay
+from hope_ssm.datasets.tones import FREQUENCIES, PAIRS, Tones
 from hope_ssm.workbench.data import builtin
 
 BAND = {"l_seq": 200, "dt": 0.001, "freq": 100.0}
@@ -106,10 +107,28 @@ def test_always_one_has_the_error_it_should():
     assert errors.mean() == pytest.approx(1 / 6, abs=5 * math.sqrt(7 / 180 / 4000))
 
 
+def test_tones_sound_at_their_two_frequencies_and_stop():
+    """Least squares on the ten waves of the five frequencies finds the pair, each with an amplitude of 1."""
+    assert pytest.approx([0.05, 0.132957, 0.353553, 0.940151, 2.5], rel=1e-5) == FREQUENCIES
+    data, seen = Tones(200, 0, "val", l_seq=300, l_tone=200, noise=0.01), set()
+    angles = np.outer(np.arange(200), FREQUENCIES)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    for x, y in (data[i] for i in range(200)):
+        assert (x.shape, x.dtype, type(y)) == ((300, 1), torch.float32, int)
+        sine, cosine = np.linalg.lstsq(waves, x[:200, 0].double().numpy(), rcond=None)[0].reshape(2, 5)
+        amplitudes = np.hypot(sine, cosine)
+        assert tuple(np.flatnonzero(amplitudes > 0.5)) == PAIRS[y]
+        np.testing.assert_allclose(amplitudes[list(PAIRS[y])], 1, atol=0.02)
+        assert x[200:].std() == pytest.approx(0.01, rel=0.4)
+        seen.add(y)
+    assert seen == set(range(10))
+
+
 SMALL = {
     "delay": (builtin.delay, {"l_seq": 32, "l_lag": 8, "freq": 300.0, "n_train": 40, "n_eval": 11}),
     "copying": (builtin.copying, {"l_noise": 9, "n_train": 40, "n_eval": 11}),
     "adding": (builtin.adding, {"l_max": 16, "n_samples": 51, "val_split": 0.2}),
+    "tones": (builtin.tones, {"l_seq": 20, "l_tone": 9, "n_train": 40, "n_eval": 11}),
 }
 
 
@@ -132,7 +151,7 @@ def test_splits_share_no_sample_and_follow_the_seed(name):
 
 
 def test_training_samples_are_new_in_every_epoch_unless_static():
-    for name, static in (("delay", False), ("delay", True), ("copying", False), ("copying", True)):
+    for name, static in [(name, static) for name in ("delay", "copying", "tones") for static in (False, True)]:
         make, options = SMALL[name]
         data = make(**options, static=static).train
         data.set_epoch(0)
@@ -168,6 +187,8 @@ def test_sizes_that_the_model_needs():
         ("copying", {"n_tokens": 2}, ValueError, "n_tokens must be at least 3.*; got 2"),
         ("copying", {"lag": True, "reverse": True}, ValueError, "lag must stand alone"),
         ("copying", {"l_memorize": 0}, ValueError, "l_memorize must be a whole number of at least 1; got 0"),
+        ("tones", {"l_tone": 600}, ValueError, "l_tone must be at most l_seq=512; got 600"),
+        ("tones", {"noise": 0}, ValueError, "noise must be a finite number above 0; got 0"),
         ("adding", {"l_max": 1}, ValueError, "l_max must be at least 2, one step in each half; got 1"),
         (
             "adding",

@@ -29,13 +29,13 @@ def listops_tokens(source: str) -> list[str]:
 
 
 @pytest.mark.parametrize("marks", [{}, {"append_bos": True}, {"append_eos": False}, {"l_max": 100}])
-def test_listops_tokens_are_the_host_s(arena_files, marks):
-    splits = lra.listops(str(arena_files / "listops"), **marks)
+def test_listops_tokens_are_the_host_s(lra_files, marks):
+    splits = lra.listops(str(lra_files / "listops"), **marks)
     options = {"l_max": 2048, "append_bos": False, "append_eos": True, **marks}
     begin, end = ["<bos>"] * options["append_bos"], ["<eos>"] * options["append_eos"]
     cut = options["l_max"] - len(begin) - len(end)
     rows = {
-        split: [line.split("\t") for line in (arena_files / "listops" / f"basic_{split}.tsv").open()][1:]
+        split: [line.split("\t") for line in (lra_files / "listops" / f"basic_{split}.tsv").open()][1:]
         for split in ("train", "val", "test")
     }
     tokens = {split: [listops_tokens(source)[:cut] for source, _ in part] for split, part in rows.items()}
@@ -49,9 +49,9 @@ def test_listops_tokens_are_the_host_s(arena_files, marks):
                 break
 
 
-def test_character_vocabularies(arena_files):
-    splits = lra.imdb(str(arena_files / "imdb"), min_freq=3, l_max=30)
-    folder = arena_files / "imdb" / "aclImdb"
+def test_character_vocabularies(lra_files):
+    splits = lra.imdb(str(lra_files / "imdb"), min_freq=3, l_max=30)
+    folder = lra_files / "imdb" / "aclImdb"
     reviews = {
         split: [
             (path.read_text(encoding="utf-8"), label)
@@ -72,9 +72,9 @@ def test_character_vocabularies(arena_files):
     assert any(vocabulary[1] in [vocabulary[k] for k in x] for x, _ in (splits.test[i] for i in range(12)))
 
 
-def test_pairs(arena_files):
-    splits = lra.aan(str(arena_files / "aan"), l_max=25)
-    with (arena_files / "aan" / "new_aan_pairs.eval.tsv").open(newline="", encoding="utf-8") as file:
+def test_pairs(lra_files):
+    splits = lra.aan(str(lra_files / "aan"), l_max=25)
+    with (lra_files / "aan" / "new_aan_pairs.eval.tsv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file, delimiter="\t"))
     batch = splits.collate([splits.val[i] for i in range(5)])
     x, y, context = batch
@@ -113,7 +113,7 @@ def test_retrieval_is_two_sequences_compared(nli, mode):
         for layer in linear[:-1]:
             f = nn.functional.gelu(layer.weight @ f + layer.bias)
         torch.testing.assert_close(y[i], linear[-1].weight @ f + linear[-1].bias)
-    with pytest.raises(ValueError, match="needs two sequences a sample; got 3 in a batch"):
+    with pytest.raises(ValueError, match="needs two sequences per sample; got 3 in a batch"):
         decoder(x[:3])
 
 
@@ -127,23 +127,23 @@ def damaged(folder: Path, source: Path, line: str) -> Path:
 
 
 @pytest.mark.parametrize("line", ["( [MIN 3 ) 4\n", "( 1 )\t12\n", "\t3\n", "( [MUL 1 ) ] )\t3\n", "<html>\t1\n"])
-def test_damaged_lines_are_counted_and_refused(arena_files, tmp_path, line):
-    folder = damaged(tmp_path / "listops", arena_files / "listops", line)
+def test_damaged_lines_are_counted_and_refused(lra_files, tmp_path, line):
+    folder = damaged(tmp_path / "listops", lra_files / "listops", line)
     with pytest.raises(
         ValueError, match=r"1 of 61 samples of ListOps are damaged, the first is line 60 of .*train.tsv"
     ):
         lra.listops(str(folder))
 
 
-def test_a_few_are_left_out(arena_files, tmp_path, monkeypatch, caplog):
-    folder = damaged(tmp_path / "listops", arena_files / "listops", "( 1 )\t12\n")
+def test_a_few_are_left_out(lra_files, tmp_path, monkeypatch, caplog):
+    folder = damaged(tmp_path / "listops", lra_files / "listops", "( 1 )\t12\n")
     monkeypatch.setattr(files, "TOLERATED", 0.1)
     assert len(lra.listops(str(folder)).train) == 58
     assert "1 of 61 samples of ListOps are damaged" in caplog.text
 
 
-def test_other_files(arena_files, tmp_path):
-    folder = damaged(tmp_path / "listops", arena_files / "listops", "")
+def test_other_files(lra_files, tmp_path):
+    folder = damaged(tmp_path / "listops", lra_files / "listops", "")
     (folder / "basic_val.tsv").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"basic_val.tsv must begin with the line Source, tab, Target; got b'a,b"):
         lra.listops(str(folder))

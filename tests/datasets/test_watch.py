@@ -24,8 +24,8 @@ def test_every_recording_is_there_once_and_no_subject_twice():
     train = torch.cat(parts["train"].x)
     torch.testing.assert_close(train.double().mean(0), torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-5)
     torch.testing.assert_close(train.std(0), torch.ones(6), rtol=1e-4, atol=0)
-    mine = np.isin(raw["subject"], parts["train"].subjects)
-    whole = np.concatenate([x for x, own in zip(raw["X"], mine, strict=True) if own])
+    ours = np.isin(raw["subject"], parts["train"].subjects)
+    whole = np.concatenate([x for x, own in zip(raw["X"], ours, strict=True) if own])
     shortest = min(range(140), key=lambda i: len(raw["X"][i]))
     scaled = torch.from_numpy((raw["X"][shortest] - whole.mean(0)) / whole.std(0)).float()
     found = [(x, y) for part in parts.values() for x, y in part if len(x) == 947]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from hope_ssm import registry
 from hope_ssm.kernels.modal import ModalKernel
@@ -63,3 +66,15 @@ def build(name, **options):
 
 def optimizer_options(parameter):
     return getattr(parameter, "_optim", {})
+
+
+@torch.no_grad()
+def double_the_periods(kernel):
+    """Give a kernel with dt_transform=exp twice its sampling periods, by its parameters alone."""
+    if hasattr(kernel, "frequency"):  # of hope-bands: c / √(1 - a²) and ω / Δt stay as they are
+        dt = kernel.raw_band_sampling_period.exp()[..., None, None]
+        kernel.C.mul_(math.sqrt(2) * (1 + dt) / (1 + 2 * dt))
+        kernel.frequency.mul_(2)
+    for key, value in kernel.named_parameters():
+        if "sampling_period" in key:
+            value.add_(math.log(2))

@@ -251,7 +251,7 @@ def cases(seed: int, number: int) -> list[Case]:
         if random_.random() < 0.2 and text in VALUES:
             text = random_.choice([other for other in VALUES if meaning(parsed(other)) is not Refused] or [text])
         if random_.random() < 0.05:
-            place = random_.randrange(key.find(".") + 2, len(key)) if "." in key else len(key)
+            place = random_.randrange(key.rfind(".") + 2, len(key)) if "." in key else len(key)
             key, meaning = key[:place] + "q" + key[place:], lambda value: Refused
         if not (key in COSTLY and text in LARGE) and not (key == "trainer.devices" and text in SEVERAL):
             made.append(Case(key, text, schedule, meaning))

@@ -40,9 +40,9 @@ def cifar_files(tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def arena_files(tmp_path_factory):
+def lra_files(tmp_path_factory):
     """A folder with the data of the Long-Range Arena in small, each in its own format."""
-    root = tmp_path_factory.mktemp("arena")
+    root = tmp_path_factory.mktemp("lra")
     listops.make(root / "listops", seed=3, size=60)
     for resolution in (16, 128):
         pathfinder_files.make(root / "pathfinder" / f"pathfinder{resolution}", resolution, seed=3, size=24)

@@ -1,4 +1,4 @@
-"""The Hankel lens in the real host: its checkpoints inspected and reduced, the callback, the kernel ``reduced``.
+"""The analysis in the real host: its checkpoints inspected and reduced, the callback, the kernel ``reduced``.
 
 Runs when STATE_SPACES_HOME names a checkout; see conftest.py.
 """

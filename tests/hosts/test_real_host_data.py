@@ -133,6 +133,6 @@ def test_the_small_twins_are_those_of_the_workbench(host, tmp_path, monkeypatch)
         assert sizes["n_tokens"] == ours.n_tokens
         assert (sizes["d_output"], sizes["l_output"]) == (ours.d_output, ours.l_output)
         for part, rows in zip((ours.train, ours.val, ours.test), parts, strict=True):
-            mine = [part[i] for i in range(len(part))]
-            assert [y for _, y in mine] == [y for _, y in rows]
-            assert [x.flatten().tolist() for x, _ in mine] == [x for x, _ in rows]
+            read = [part[i] for i in range(len(part))]
+            assert [y for _, y in read] == [y for _, y in rows]
+            assert [x.flatten().tolist() for x, _ in read] == [x for x, _ in rows]

@@ -36,10 +36,10 @@ def broken_package(tmp_path: Path) -> Path:
 
 def test_a_hydra_application_that_is_the_host_gets_everything(stand_in, python):
     found = result(python("main.py", "+kernel=hope", directory=stand_in))
-    assert found["kernels"]["hope"] == OURS
+    assert found["kernels"]["hope"] == found["kernels"]["hope-bands"] == OURS
     assert found["kernels"]["s4d"] == "str", "the host's own entry must win"
     assert found["kernels"]["conv"] == "str"
-    assert {"cifar", "noisy-cifar", "noisy-digits", "mnist-5000", "noisy-mnist"} <= set(found["datasets"])
+    assert {"cifar", "noisy-cifar", "noisy-digits", "mnist-5000", "noisy-mnist", "tones"} <= set(found["datasets"])
     assert "tail_pool" in found["decoders"]
     assert found["config"]["model"]["layer"]["mode"] == "hope", "our configuration groups must be on the search path"
     assert found["loaded"] == [], "entries must be lazy"

@@ -33,7 +33,7 @@ def test_the_parameters_are_the_samples_and_zeros_follow(length):
 
 
 def test_white_noise_comes_out_as_strong_as_it_goes_in():
-    """E Σ k² = 1 a system, whatever its length; over 4000 systems the mean spreads by √(2/4000) = 0.02 at most."""
+    """E Σ k² = 1 per system, whatever its length; over 4000 systems the mean spreads by √(2/4000) = 0.02 at most."""
     for l_max in (1, 25):
         energy = build(d_model=4000, l_max=l_max).samples.square().sum(-1)
         assert energy.mean().item() == pytest.approx(1, abs=0.1)
@@ -80,7 +80,7 @@ def test_half_precision_computes_in_float32():
     assert build().bfloat16()(L=3)[0].dtype == torch.float32
 
 
-NO_STEPS = "the conv kernel has no recurrent mode, for its samples come from no state space;"
+NO_STEPS = "the conv kernel has no recurrent mode, because its samples come from no state space;"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ NO_STEPS = "the conv kernel has no recurrent mode, for its samples come from no 
         (lambda: build(l_mx=4), TypeError, "the conv kernel has no option 'l_mx'; valid are"),
         (lambda: build(lr={"k": 1}), ValueError, "lr has no key 'k'; valid are K, samples, dt, A, B, C."),
         (lambda: build()(L=0), ValueError, "L must be a whole number of at least 1; got 0."),
-        (lambda: build()(L=3, rate=2), ValueError, "the rate of the conv kernel must be 1, for it has no sampling"),
+        (lambda: build()(L=3, rate=2), ValueError, "the rate of the conv kernel must be 1, because it has no sampling"),
         (lambda: build()(L=3, rate=-1), ValueError, "rate must be a finite number above 0; got -1."),
         (lambda: build()(state=torch.zeros(1, H, 4)), NotImplementedError, NO_STEPS),
         (lambda: build().default_state(1), NotImplementedError, NO_STEPS),

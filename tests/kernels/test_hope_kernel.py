@@ -160,7 +160,7 @@ def test_groups(lr, wd, markov, period):
 
 
 def test_global_group_holds_the_markov_parameters():
-    """Under the host's s4.yaml: channels · d_model · n numbers a layer, by the host's own rule for groups."""
+    """Under the host's s4.yaml: channels · d_model · n numbers per layer, by the host's own rule for groups."""
     kernel = HopeKernel(
         d_model=5, d_state=64, channels=2, init="legs", rank=1, dt_min=0.001, dt_max=0.1, wd=0.0, n_ssm=1,
         lr={"dt": 0.001, "A": 0.001, "B": 0.001}, verbose=False,
@@ -235,7 +235,7 @@ def test_bare_lr_is_explained(log):
     build(verbose=True, lr=0)
     warning, note = log.records
     assert warning.levelno == logging.WARNING
-    assert "lr=0.001 rules the Markov parameters too" in warning.getMessage()
+    assert "lr=0.001 holds for the Markov parameters too" in warning.getMessage()
     assert "lr={dt: 0.001} leaves them there" in warning.getMessage()
     assert note.getMessage() == ("hope: lr=0 freezes the sampling periods; lr={C: 0} freezes the Markov parameters.")
 

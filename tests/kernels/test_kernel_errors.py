@@ -126,7 +126,7 @@ def test_other_options_of_one_kernel():
     with pytest.raises(ValueError, match=exactly("disc must be one of 'zoh', 'bilinear'; got 'euler'.")):
         S4DKernel(d_model=2, disc="euler")
     with pytest.raises(ValueError, match=exactly(
-        "d_state of s4d must be even, for its modes come in conjugate pairs; got 3."
+        "d_state of s4d must be even, because its modes come in conjugate pairs; got 3."
     )):  # fmt: skip
         S4DKernel(d_model=2, d_state=3)
     with pytest.raises(TypeError, match="the s4d kernel has no option 'truncation'"):

@@ -23,6 +23,7 @@ def exported(module, x, largest=LARGEST):
 
 CASES = [pytest.param(name, {}, marks=() if name == "hope" else pytest.mark.slow) for name in ENTRIES]
 CASES += [pytest.param(name, {"bidirectional": True}, marks=pytest.mark.slow) for name in ("hope", "s4d")]
+CASES += [pytest.param("hope", {"bidirectional": True, "reverse_lag": 0}, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

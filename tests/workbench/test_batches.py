@@ -110,14 +110,14 @@ def test_a_run_on_a_bad_data_set_ends_in_that_sentence(tmp_path, monkeypatch):
     good = TensorDataset(torch.zeros(8, 5, 2), torch.zeros(8, dtype=torch.long))
     bad = TensorDataset(torch.zeros(8, 5, 2), torch.full((8,), 4))
     options = [o for o in TINY if not o.startswith(("pipeline", "dataset"))] + ["loader.batch_size=4"]
-    config = compose(["pipeline=own", "dataset._name_=mine", *options])
-    monkeypatch.setitem(DATASETS, "mine", lambda: Splits(good, bad, good, d_input=2, d_output=4))
+    config = compose(["pipeline=own", "dataset._name_=ours", *options])
+    monkeypatch.setitem(DATASETS, "ours", lambda: Splits(good, bad, good, d_input=2, d_output=4))
     message = r"^the targets of the val split, .* must be classes from 0 to 3, for d_output=4; got 4\.$"
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "a", callbacks=[])
     ragged = [(torch.zeros(5, 2), 0), (torch.zeros(4, 2), 1)] * 4
-    monkeypatch.setitem(DATASETS, "mine", lambda: Splits(ragged, ragged, ragged, d_input=2, d_output=4))
+    monkeypatch.setitem(DATASETS, "ours", lambda: Splits(ragged, ragged, ragged, d_input=2, d_output=4))
     with pytest.raises(ValueError, match=r"one shape; got inputs of \(4, 2\), \(5, 2\)"):
         train(config, tmp_path / "b", callbacks=[])
-    monkeypatch.setitem(DATASETS, "mine", lambda: Splits(ragged, ragged, ragged, d_input=2, d_output=4, collate=pad))
+    monkeypatch.setitem(DATASETS, "ours", lambda: Splits(ragged, ragged, ragged, d_input=2, d_output=4, collate=pad))
     assert 0 <= train(config, tmp_path / "c", callbacks=[]).metrics["test/accuracy"] <= 1

@@ -48,8 +48,10 @@ def test_a_state_of_numpy_and_others_comes_back(tmp_path):
 
 
 def test_what_could_not_be_read_back_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"the checkpoint\['callbacks'\]\['Mine'\]\['when'\] must hold .*; got object"):
-        plain({"callbacks": {"Mine": {"when": object()}}})
+    with pytest.raises(
+        TypeError, match=r"the checkpoint\['callbacks'\]\['Keeper'\]\['when'\] must hold .*; got object"
+    ):
+        plain({"callbacks": {"Keeper": {"when": object()}}})
     with pytest.raises(TypeError, match=r"must be an array of numbers; got one of <U1"):
         plain({"names": np.array(["a"])})
 
@@ -62,15 +64,22 @@ def test_the_metadata_of_a_state_dict_stay():
 def test_a_callback_with_numpy_in_its_state_is_trained_tested_and_resumed(tmp_path):
     seen = []
 
-    class Mine(Callback):
+    class Keeper(Callback):
         def state_dict(self):
             return {"best": np.float64(1.5), "curve": np.arange(3)}
 
         def load_state_dict(self, state):
             seen.append(state)
 
-    run(tmp_path, "train.test=true", callbacks=[Mine()])
-    run(tmp_path, "train.test=true", "trainer.max_epochs=2", "scheduler.T_max=1", "train.ckpt=auto", callbacks=[Mine()])
+    run(tmp_path, "train.test=true", callbacks=[Keeper()])
+    run(
+        tmp_path,
+        "train.test=true",
+        "trainer.max_epochs=2",
+        "scheduler.T_max=1",
+        "train.ckpt=auto",
+        callbacks=[Keeper()],
+    )
     assert seen[0]["best"] == 1.5
     np.testing.assert_array_equal(seen[0]["curve"], np.arange(3))
 

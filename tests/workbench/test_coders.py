@@ -52,8 +52,8 @@ def test_the_decoder_is_its_definition(mode, l_output, padded, dtype):
     y = decoder(filled, lengths if padded else None)
     assert y.dtype == dtype
     assert y.shape == {0: (B, 2), None: (B, L, 2)}.get(l_output, (B, l_output, 2))
-    for mine, expected, length in zip(y, one_by_one(decoder, x, lengths), lengths, strict=True):
-        own = mine[:length] if l_output is None else mine
+    for ours, expected, length in zip(y, one_by_one(decoder, x, lengths), lengths, strict=True):
+        own = ours[:length] if l_output is None else ours
         torch.testing.assert_close(
             own, expected, rtol=16 * L * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps
         )

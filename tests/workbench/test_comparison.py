@@ -73,7 +73,7 @@ def test_verdicts(pairs, mode, verdict):
 
 def test_the_direction_of_a_metric():
     config = {"train": {"monitor": "val/perplexity", "mode": "min"}}
-    names = ("test/perplexity", "test/accuracy", "test/accuracy@5", "test/loss", "test/mse", "test/mine")
+    names = ("test/perplexity", "test/accuracy", "test/accuracy@5", "test/loss", "test/mse", "test/ours")
     assert [wanted(name, config) for name in names] == ["min", "max", "max", "min", "min", None]
 
 

@@ -46,9 +46,9 @@ SMALL = {
 
 
 @pytest.fixture
-def data(arena_files, cifar_files, monkeypatch):
+def data(lra_files, cifar_files, monkeypatch):
     """Overrides for the data of an experiment in small."""
-    monkeypatch.setenv("DATA_PATH", str(arena_files))
+    monkeypatch.setenv("DATA_PATH", str(lra_files))
 
     def overrides(experiment):
         place = [f"+dataset.data_dir={cifar_files[0]}"] if experiment.endswith(("cifar", "lra-image")) else []
@@ -133,8 +133,8 @@ def test_a_misspelt_key_in_a_file_is_named(line, tmp_path, monkeypatch):
     """In an experiment file of the user's own, beside ours."""
     (tmp_path / "experiment").mkdir()
     text = f"# @package _global_\ndefaults:\n  - hope/noisy-digits\n\n{line}\n"
-    (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    config = compose(["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    (tmp_path / "experiment" / "ours.yaml").write_text(text)
+    config = compose(["experiment=ours", f"hydra.searchpath=[file://{tmp_path}]"])
     with pytest.raises((TypeError, ValueError), match=MISSPELT[line]):
         build(config)[0].configure_optimizers()
 
@@ -213,5 +213,5 @@ def test_the_sweeps_of_the_results_compose(name, options):
 def test_the_page_of_results_names_every_sweep():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     names = {name for name, _ in sweeps()}
-    assert len(names) == 16
+    assert len(names) == 22
     assert names <= set(re.findall(r"[\w-]+", page))

@@ -38,7 +38,7 @@ def padded(filling, features=2):
     return x
 
 
-def settle(model):
+def randomized(model):
     """Running statistics of batch norms that are not 0 and 1."""
     for module in model.modules():
         if isinstance(module, BatchNorm):
@@ -56,7 +56,7 @@ def settle(model):
 def test_a_padded_batch_is_its_sequences_one_by_one(mode, bidirectional, kernel, norm, prenorm):
     """From encoder to pool, outputs and gradients, whatever the padding holds."""
     decoder = TailPool(4, 3, l_tail=1) if mode == "tail" else SequenceDecoder(4, 3, mode)
-    model = settle(Classifier(decoder, norm, prenorm, mode=kernel, bidirectional=bidirectional))
+    model = randomized(Classifier(decoder, norm, prenorm, mode=kernel, bidirectional=bidirectional))
     x = padded(math.nan)
     out, y = model(x, LENGTHS)
     together = torch.autograd.grad(out.square().sum(), list(model.parameters()))
@@ -71,7 +71,7 @@ def test_a_padded_batch_is_its_sequences_one_by_one(mode, bidirectional, kernel,
 
 
 def test_without_lengths_the_padding_would_leak():
-    model = settle(Classifier(SequenceDecoder(4, 3, "pool"), bidirectional=True))
+    model = randomized(Classifier(SequenceDecoder(4, 3, "pool"), bidirectional=True))
     assert not torch.allclose(model(padded(0.0))[0], model(padded(0.0), LENGTHS)[0])
 
 
@@ -119,12 +119,12 @@ def test_the_state_is_the_one_after_each_sequence(kernel, lengths):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 def test_lengths_of_any_whole_number_type(dtype):
-    model = settle(Classifier(SequenceDecoder(4, 3, "pool")))
+    model = randomized(Classifier(SequenceDecoder(4, 3, "pool")))
     x = padded(0.0)
     torch.testing.assert_close(model(x, LENGTHS.to(dtype))[0], model(x, LENGTHS)[0], rtol=0, atol=0)
 
 
-WANTED = r"^lengths must be a tensor of 5 whole numbers, one a sequence, from 1 to 11; got "
+WANTED = r"^lengths must be a tensor of 5 whole numbers, one per sequence, from 1 to 11; got "
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,6 @@ def test_which_lengths_say_what_counts():
     x = torch.zeros(B, L, 2)
     assert steps_of(x, torch.zeros(B, L, V), LENGTHS) is LENGTHS
     assert steps_of(x, torch.zeros(B, 2, V), LENGTHS) is None, "the last two steps of each are all its own"
-    assert steps_of(x, torch.zeros(B, L), LENGTHS) is None, "L numbers a sequence are not L steps"
+    assert steps_of(x, torch.zeros(B, L), LENGTHS) is None, "L numbers per sequence are not L steps"
     assert weight(torch.zeros(B, L, V), LENGTHS) == 11
     assert weight(torch.zeros(B, V), None) == 3

@@ -42,17 +42,17 @@ def splits(**sizes):
 
 
 def test_a_registered_name_takes_options(monkeypatch):
-    monkeypatch.setitem(DATASETS, "mine", splits)
+    monkeypatch.setitem(DATASETS, "ours", splits)
 
-    def mine(d_output=2):
+    def ours(d_output=2):
         return splits(d_output=d_output)
 
-    register("mine", mine)
-    assert make_splits({"_name_": "mine", "d_output": 5, "_target_": None}).d_output == 5
-    with pytest.raises(TypeError, match=r"dataset 'mine' has no option 'd_outptu'.* Did you mean 'd_output'"):
-        make_splits({"_name_": "mine", "d_outptu": 5})
+    register("ours", ours)
+    assert make_splits({"_name_": "ours", "d_output": 5, "_target_": None}).d_output == 5
+    with pytest.raises(TypeError, match=r"dataset 'ours' has no option 'd_outptu'.* Did you mean 'd_output'"):
+        make_splits({"_name_": "ours", "d_outptu": 5})
     with pytest.raises(ValueError, match=r"another name than the workbench's; got 'delay'\."):
-        register("delay", mine)
+        register("delay", ours)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ SMALL = {
     "delay": ["dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"],
     "copying": ["dataset.l_noise=20", "dataset.n_train=16", "dataset.n_eval=8"],
     "adding": ["dataset.l_max=32", "dataset.n_samples=40"],
+    "tones": ["dataset.l_seq=40", "dataset.l_tone=10", "dataset.n_train=16", "dataset.n_eval=8"],
     "listops": ["dataset.l_max=50"],
     "imdb": ["dataset.l_max=20", "dataset.min_freq=1"],
     "aan": ["dataset.l_max=20"],
@@ -39,8 +40,8 @@ ALIASES = {"text": SMALL["imdb"], "retrieval": SMALL["aan"], "pathx": ["dataset.
 
 
 @pytest.fixture(autouse=True)
-def _arena(arena_files, monkeypatch):
-    monkeypatch.setenv("DATA_PATH", str(arena_files))
+def _arena(lra_files, monkeypatch):
+    monkeypatch.setenv("DATA_PATH", str(lra_files))
 
 
 def options_of(pipeline, cifar_files):

@@ -109,7 +109,7 @@ def test_a_schedule_that_does_not_fit_is_said(tmp_path, caplog):
     caplog.set_level("WARNING", logger="hope_ssm.workbench")
     options = ["scheduler=cosine_warmup", "trainer.limit_train_batches=1.0", "train.test=false"]
     run(tmp_path / "a", *options, "loader.batch_size=600")
-    assert "scheduler.num_training_steps=40000, the training about 2" in caplog.text
+    assert "scheduler.num_training_steps=40000, but the training has about 2" in caplog.text
     caplog.clear()
     run(
         tmp_path / "b",

@@ -105,9 +105,9 @@ ENDLESS = [*TINY, *(word for word in QUIET if not word.startswith("kernel=")), "
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_printed_line_goes_on_with_the_run(tmp_path, number, status):
     """From a configuration in a folder of one's own, in a directory with an odd name."""
-    mine = tmp_path / "my conf" / "experiment"
-    mine.mkdir(parents=True)
-    (mine / "my.yaml").write_text("# @package _global_\ndefaults: [hope/noisy-digits]\n")
+    folder = tmp_path / "my conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "my.yaml").write_text("# @package _global_\ndefaults: [hope/noisy-digits]\n")
     words = [word for word in ENDLESS if not word.startswith(("pipeline=", "model="))]
     directory = quoted("hydra.run.dir", tmp_path / "it's  é $x\\")
     process = _begun(

@@ -123,6 +123,6 @@ def test_calls_that_are_refused():
     for bad, got in ((model.default_state(2)[:1], "1"), (model.default_state(2)[0], "Tensor"), ([], "0")):
         for call in (model, model.step):
             with pytest.raises(
-                ValueError, match=rf"^the state must be a list of 2, one a layer; got {got}\. default_state"
+                ValueError, match=rf"^the state must be a list of 2, one per layer; got {got}\. default_state"
             ):
                 call(x.double() if call is model else x[:, 0].double(), bad)

@@ -173,7 +173,7 @@ def test_unknown_option_of_the_state():
 
 @pytest.mark.slow
 def test_two_ranks_have_chunks_of_different_sequences(hope, tmp_path):
-    """Lightning makes the chunk loader anew with its sampler: 629 of the 1258 digits a rank, 2 batches in 5 chunks."""
+    """Lightning makes the loader anew with its sampler: 629 of the 1258 digits per rank, 2 batches in 5 chunks."""
     whole = [o for o in CHUNKS if not o.startswith("trainer.limit_train")]
     done = hope(
         "train", *whole, "trainer.devices=2", "trainer.strategy=ddp", "loader.batch_size=300", "train.test=false"

@@ -150,7 +150,7 @@ def test_a_non_finite_layer_is_named():
         (["+optimizer.momentun=1"], TypeError, "optimizer 'adamw' has no option 'momentun'"),
         (["train.interval=epochs"], ValueError, "train.interval must be one of 'epoch', 'step'"),
         (["+modle.n=1"], ValueError, "no group 'modle'.* Did you mean 'model'"),
-        (["~decoder"], ValueError, "decoder missing"),
+        (["~decoder"], ValueError, "it lacks decoder"),
         (["model.prenorm=maybe"], TypeError, "prenorm must be true or false; got 'maybe'"),
         (["train.seed=abc"], TypeError, "train.seed must be a whole number of at least 0; got 'abc'"),
         (["task.metrics=accuracy"], TypeError, "task.metrics must be a list, each one of .*; got 'accuracy'"),

@@ -23,7 +23,7 @@ class HankelCallback(Callback):
     Args:
         every_n_steps: optimizer steps from one look to the next.
         epsilon: ε.
-        features: how many of a layer's features, evenly spaced; the time of a look goes with their number.
+        features: how many of a layer's features, evenly spaced; the time is proportional to their number.
         length: samples of the impulse response.
     """
 

@@ -46,9 +46,9 @@ def kernels(model: nn.Module) -> dict[str, Any]:
 def kernel_singular_values(kernel: nn.Module, response: Tensor, features: Tensor) -> tuple[Tensor, Tensor, str]:
     """σ (C, F, n) of some features of any kernel, a bound of their error (C, F), and how they were found.
 
-    Of hope exactly from h, at every Δt; of S4D from its modes; of other recurrent kernels from the Gramians of their
-    steps; of kernels without steps from the first samples of the response, with the sum of the moduli of the rest as
-    the bound.
+    For hope they come exactly from h, at every Δt; for S4D from its modes; for other recurrent kernels from the
+    Gramians of their steps. For kernels without steps they come from the first samples of the response, and the sum of
+    the moduli of the rest is the bound.
 
     Args:
         kernel: any kernel with C channels.

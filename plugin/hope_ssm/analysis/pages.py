@@ -1,4 +1,4 @@
-"""An inspection as pictures and as one page: a PNG a layer, a self-contained HTML, a JSON."""
+"""An inspection as pictures and as one page: a PNG per layer, a self-contained HTML, a JSON."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     dashed = "" if layer.windows is None else " (dashed: window n/Δt)"
     responses.set(title=f"Impulse responses, scaled, t ≥ 1{dashed}", xlabel="steps")
     responses.legend(frameon=False)
-    gains.set(title="Transfer functions of the same", xlabel="θ, radians a sample", ylabel="|G|")
+    gains.set(title="Transfer functions of the same", xlabel="θ, radians per sample", ylabel="|G|")
     if layer.sampling_periods is None:
         periods.set_axis_off()
     else:
@@ -67,7 +67,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
 
 
 def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
-    """Return headings and one row a layer: medians over its systems."""
+    """Return headings and one row per layer: medians over its systems."""
     ranks = tuple(f"rank, ε={epsilon:g}" for epsilon in EPSILONS)
     rows: list[tuple[str, ...]] = [("layer", "kernel", "states", *ranks, "largest σ", "memory", "Δt")]
     for name, layer in layers.items():
@@ -91,7 +91,7 @@ def slug(name: str, taken: Collection[str]) -> str:
 
 
 def write_pages(layers: Mapping[str, LayerView], out: Path, title: str) -> None:
-    """Write a PNG a layer (see :func:`slug`), index.html with all of them inside, and inspection.json to ``out``."""
+    """Write a PNG per layer (see ``slug``), index.html with all of them inside, and inspection.json to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     summaries = {name: layer.summary() for name, layer in layers.items()}
     (out / "inspection.json").write_text(json.dumps(summaries) + "\n", encoding="utf-8")

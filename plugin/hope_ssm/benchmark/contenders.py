@@ -1,4 +1,4 @@
-"""Who is timed. A contender is made for given sizes, device and dtype, and knows what its numbers must be."""
+"""The contenders that are timed. Each is made for given sizes, device and dtype, and knows what its result must be."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Contender:
     reference: Callable[[], Tensor] | None = None
 
 
-def _kernel(name: str, sizes: Sizes, **options: str) -> nn.Module:
+def _kernel(name: str, sizes: Sizes, **options: str | float) -> nn.Module:
     torch.manual_seed(0)
     kernel = registry.get(name)(d_model=sizes.features, d_state=sizes.states, verbose=False, **options)
     return kernel.to(**sizes.placement)
@@ -94,8 +94,9 @@ def _published(sizes: Sizes) -> Contender:
     return Contender(forward, list(kernel.parameters()), reference)
 
 
-def _modal(name: str, sizes: Sizes) -> Contender:
-    kernel = _kernel(name, sizes)
+def _stepped(name: str, sizes: Sizes, **options: str | float) -> Contender:
+    """A kernel that its own steps check."""
+    kernel = _kernel(name, sizes, **options)
     return Contender(
         lambda: kernel(L=sizes.length)[0][0], list(kernel.parameters()), partial(_impulse_response, kernel, sizes)
     )
@@ -142,8 +143,8 @@ def _convolution(mode: str, sizes: Sizes) -> Contender:
 
 def _layer(name: str, convolution: str, sizes: Sizes) -> Contender:
     torch.manual_seed(0)
-    options: dict[str, Any] = {"d_state": sizes.states, "verbose": False, "convolution": convolution}
-    layer = FFTConvolution(sizes.features, name, **options).to(**sizes.placement)
+    layer = FFTConvolution(sizes.features, name, convolution=convolution, d_state=sizes.states, verbose=False)
+    layer.to(**sizes.placement)
     x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
 
     @torch.no_grad()
@@ -176,7 +177,8 @@ def _training_step(name: str, convolution: str, sizes: Sizes) -> Contender:
 CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     **{f"hope-{name}": partial(_hope, name) for name in backends.MODULES},
     "algorithm-1": _published,
-    **{name: partial(_modal, name) for name in KERNELS if name != "hope"},
+    "hope-bands": partial(_stepped, "hope-bands", banded_share=1.0),
+    **{name: partial(_stepped, name) for name in KERNELS if name != "hope"},
     **{name: partial(_host, name) for name in HOST_KERNELS},
     "convolution": partial(_convolution, "auto"),
     "convolution-plain": partial(_convolution, "plain"),

@@ -1,6 +1,6 @@
 """Check, then time in turn, and count the memory.
 
-Contenders take turns within one process, so whatever else the machine does falls on all of them. On a GPU a call is
+Contenders take turns within one process, so that other work of the machine affects all of them. On a GPU a call is
 timed by events after a write larger than its cache.
 """
 
@@ -78,8 +78,8 @@ def calls(contender: Contender) -> dict[str, Callable[[], object]]:
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """The most bytes of tensors that are alive at once during a call, above those alive before.
 
-    On a CPU the sum of what torch's allocator gave and took back, from its profiler; what libraries allocate inside
-    a single operation (FFT plans, workspaces of matrix products) is not in it.
+    On a CPU it is the sum of what torch's allocator gave and took back, from torch's profiler. It does not include what
+    libraries allocate inside a single operation (FFT plans, workspaces of matrix products).
     """
     call()
     if device.type == "cuda":
@@ -118,7 +118,7 @@ def _silence() -> Iterator[None]:
 def in_turn(
     everything: Mapping[tuple[str, str], Callable[[], object]], device: torch.device, repetitions: int, seconds: float
 ) -> dict[tuple[str, str], list[float]]:
-    """Time every call once a round, after one that does not count, until it has its repetitions or its seconds."""
+    """Time every call once per round, after one that does not count, until it has its repetitions or its seconds."""
     times: dict[tuple[str, str], list[float]] = {key: [] for key in everything}
     for call in everything.values():
         call()

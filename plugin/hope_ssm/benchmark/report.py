@@ -47,7 +47,7 @@ def curves(found: dict[int, list[Measurement]], quantity: str) -> dict[str, dict
 
 
 def growth(found: dict[int, list[Measurement]], symbol: str) -> str:
-    """The fitted powers of a sweep, one line a contender."""
+    """The fitted powers of a sweep, one line per contender."""
     time, memory = curves(found, "time"), curves(found, "memory")
     sizes = ", ".join(map(str, found))
     head = [f"contender, {symbol} = {sizes}", "time grows as", "memory grows as"]

@@ -22,7 +22,7 @@ def compare(
         sizes: what is computed.
         repetitions: at most, of every call of a contender.
         seconds: at most, for every call of a contender.
-        say: told what is being done.
+        say: called with a line about what is being done.
     """
     device, rows = torch.device(sizes.device), []
     everything: dict[tuple[str, str], Callable[[], object]] = {}

@@ -22,14 +22,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--features", type=int, default=256, help="H (default: 256)")
-    add("--states", type=int, default=64, help="n, real states a feature (default: 64)")
+    add("--states", type=int, default=64, help="n, real states per feature (default: 64)")
     add("--length", type=int, default=4096, help="L (default: 4096)")
-    add("--batch", type=int, default=16, help="B, of convolutions, layers and training steps (default: 16)")
+    add(
+        "--batch",
+        type=int,
+        default=16,
+        help="B, the batch size of convolutions, layers and steps (default: 16)",
+    )
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--dtype", default="float32", help="float32 or float64 (default: float32)")
     add("--contenders", default="", help="names, separated by commas (default: all); 'list' prints them")
-    add("--repetitions", type=int, default=20, help="most repetitions of a call (default: 20)")
-    add("--seconds", type=float, default=20.0, help="most seconds for a call, beyond 3 repetitions (default: 20)")
+    add("--repetitions", type=int, default=20, help="largest number of repetitions of a call (default: 20)")
+    add(
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="most seconds for a call, after 3 repetitions (default: 20)",
+    )
     add("--lengths", type=_numbers, default=[], help="lengths for the picture, e.g. 256,1024,4096")
     add("--orders", type=_numbers, default=[], help="orders n for the picture, e.g. 16,64,256")
     add("--out", type=Path, default=Path("runs/bench"), help="where results go (default: runs/bench)")

@@ -66,11 +66,11 @@ def _made(what: str, size: int, folder: Path, make: Callable[[Callable[[int], No
         print(f"{folder} is there already; hope data check says what it holds.")
         return
     made = sum(counts[1:])  # the first is what an earlier run had made
-    print(f"{folder}: {size} {what}, {made} of them made now in {seconds:.0f} s, {made / seconds:.0f} a second.")
+    print(f"{folder}: {size} {what}, {made} of them made now in {seconds:.0f} s, {made / seconds:.0f} per second.")
 
 
 def _small(options: argparse.Namespace) -> None:
-    """Make a small twin, as the data sets ``listops-small`` and ``pathfinder-small`` do at first use."""
+    """Make a small version, as the data sets ``listops-small`` and ``pathfinder-small`` do at first use."""
     root, seed = options.out.absolute(), options.seed
     if options.kind == "listops":
         size = small.LISTOPS_SIZE if options.size is None else options.size
@@ -130,8 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         kind = kinds.add_parser(name, help=summary, description=f"Make {name}: {summary}.")
         _common(kind)
-        kind.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
-        kind.add_argument("--size", type=int, help="samples together (default: as many as published)")
+        kind.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+        kind.add_argument("--size", type=int, help="number of samples (default: as many as published)")
         processes = available_processes()
         kind.add_argument("--processes", type=int, default=processes, help=f"at a time (default: {processes})")
         kind.set_defaults(run=run, resolution=128, small=False)

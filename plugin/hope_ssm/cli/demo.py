@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hope demo",
-        description="Train HOPE and S4D on handwritten digits followed by noise, classified from the noise alone.",
+        description="Train HOPE, S4D and S4 on handwritten digits followed by noise, and classify them from the last "
+        "steps of the noise alone.",
     )
     parser.add_argument(
         "--out",
@@ -57,7 +58,7 @@ def _train(table: list[memory_experiment.Setting], seeds: list[int], out: Path, 
 
         def tick(row: memory_experiment.Setting, seed: int) -> Callable[[], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
-            progress.reset(steps, description=f"{row.kernel}, Δt {row.setting}, seed {seed}: steps", total=None)
+            progress.reset(steps, description=f"{row.kernel}, seed {seed}: steps", total=None)
             return lambda: progress.advance(steps)
 
         memory_experiment.run(table, seeds, out, overrides, tick)
@@ -71,8 +72,9 @@ def _conditions(config: dict[str, Any], seeds: int, seconds: float) -> str:
 
     model = config["model"]
     return (
-        f"Handwritten digits (64 steps) followed by {config['dataset']['l_noise']} steps of noise, mean-pooled over "
-        f"the noise; {model['n_layers']} layers, d_model {model['d_model']}, {model['layer']['d_state']} real states, "
+        f"Handwritten digits (64 steps), {config['dataset']['l_noise']} steps of noise, the class read from the last "
+        f"{config['decoder']['l_tail']}; {model['n_layers']} layers, d_model {model['d_model']}, "
+        f"{model['layer']['d_state']} real states, all parameters at learning rate {config['optimizer']['lr']:g}, "
         f"{config['trainer']['max_epochs']} epochs, {seeds} seeds; mean ± sd; test accuracy of the best validation "
         f"epoch. {seconds:.0f} s on {machine()}."
     )
@@ -102,6 +104,6 @@ def run(arguments: list[str]) -> int:
     )
     print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json")
     picture = options.out / "memory.png"
-    memory_picture.draw(table, 64, 64 + config["dataset"]["l_noise"], picture)
+    memory_picture.draw(table, config["dataset"]["l_noise"] - config["decoder"]["l_tail"], picture)
     print(f"Picture: {picture}")
     return 0

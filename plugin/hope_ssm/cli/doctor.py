@@ -131,9 +131,9 @@ def text(found: dict[str, Any]) -> str:
 
 
 def run(arguments: list[str]) -> int:
-    """Print the report; status 1 if a kernel fails to import, for nothing else."""
+    """Print the report; the status is 1 if a kernel fails to import, otherwise 0."""
     parser = argparse.ArgumentParser(
-        prog="hope doctor", description="Print what is installed and what stands in the way."
+        prog="hope doctor", description="Print what is installed, and what is missing or does not work."
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hope evaluate",
         description="Evaluate a trained model. Overrides change the run's configuration: "
-        "dataset.l_noise=512 decoder.l_tail=512, say.",
+        "for example dataset.l_noise=512 decoder.l_tail=512.",
     )
     parser.add_argument("run", help="a run directory, or a checkpoint")
     parser.add_argument("overrides", nargs="*", help="key=value for keys of the run's configuration")

@@ -13,7 +13,7 @@ def run(arguments: list[str]) -> int:
         description="Hankel singular values, ε-ranks, impulse responses, transfer functions, memory and sampling "
         "periods of every layer, of any kernel. The table has medians over the systems of a layer.",
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint, also one of state-spaces/s4")
+    parser.add_argument("run", help="a run directory, or a checkpoint of hope train or of state-spaces/s4")
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--length", type=int, default=1024, help="samples of the impulse response (default: 1024)")
     parser.add_argument("--out", type=Path, help="where the pages go (default: RUN-inspection)")

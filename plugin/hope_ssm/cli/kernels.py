@@ -12,7 +12,7 @@ HEADINGS = ("name", "aliases", "family", "parameters per system", "recurrent", "
 
 
 def run(arguments: list[str]) -> int:
-    """Print one row a kernel."""
+    """Print one row per kernel."""
     parser = argparse.ArgumentParser(prog="hope kernels", description="Print every kernel installed here.")
     parser.parse_args(arguments)
     rows: list[tuple[str, ...]] = [HEADINGS]

@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
         "(median ± half the range between the quartiles).",
     )
     parser.add_argument("--features", type=int, default=256, help="H (default: 256)")
-    parser.add_argument("--states", type=int, default=64, help="n, real states a feature (default: 64)")
+    parser.add_argument("--states", type=int, default=64, help="n, real states per feature (default: 64)")
     parser.add_argument("--length", type=int, default=1000, help="samples compared (default: 1000)")
     parser.add_argument("--repeats", type=int, default=200, help="steps timed (default: 200)")
     parser.add_argument("--compile", action="store_true", help="also time the step under torch.compile")
@@ -128,7 +128,8 @@ def _spread(times: list[float]) -> str:
 def _compare_recurrences(features: int, states: int, repeats: int) -> str:
     """HOPE's recurrence and the fastest there is of S4D, both compiled, in turns, at equal state bytes in float32.
 
-    S4D's is n/2 turns of two real numbers whose coefficients are ready; HOPE's begins with its parameters.
+    The one of S4D is n/2 rotations of two real numbers with the coefficients ready; the one of HOPE begins with its
+    parameters.
     """
     import torch
 
@@ -155,6 +156,6 @@ def _compare_recurrences(features: int, states: int, repeats: int) -> str:
     ratio = statistics.median(ours) / statistics.median(theirs)
     return (
         f"\nThe recurrences alone, compiled, in turns: hope {_spread(ours)} µs ({(3 * passes + 6) * states} "
-        f"multiply-adds a feature), s4d in real numbers with its coefficients ready {_spread(theirs)} µs "
+        f"multiply-adds per feature), s4d in real numbers with its coefficients ready {_spread(theirs)} µs "
         f"({4 * width}): {ratio:.2f} times."
     )

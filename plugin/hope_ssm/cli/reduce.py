@@ -20,12 +20,16 @@ def run(arguments: list[str]) -> int:
     """Write the reduced run and print orders, certificates, errors, metrics and step times."""
     parser = argparse.ArgumentParser(
         prog="hope reduce",
-        description="Cut the kernels of a trained model down by balanced truncation. The certificate, twice the sum of "
+        description="Reduce the kernels of a trained model by balanced truncation. The certificate, twice the sum of "
         "the Hankel singular values left out, bounds the H∞ error of every system; the measured error is beside it.",
     )
-    parser.add_argument("run", help="a run directory, or a checkpoint, also one of state-spaces/s4")
+    parser.add_argument("run", help="a run directory, or a checkpoint of hope train or of state-spaces/s4")
     how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--tolerance", type=float, help="certificate allowed, over the largest singular value of a system")
+    how.add_argument(
+        "--tolerance",
+        type=float,
+        help="largest allowed certificate, over the largest singular value",
+    )
     how.add_argument("--states", type=int, help="states of every system")
     parser.add_argument(
         "--out", type=Path, help="the new run directory, or checkpoint for the host (default: RUN-reduced)"

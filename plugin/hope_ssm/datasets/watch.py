@@ -100,10 +100,10 @@ def watch(seed: int = 42, *, n_test: int = 2, n_val: int = 1) -> dict[str, Recor
     mean, deviation = training.mean(0), training.std(0)
     splits = {}
     for name, subjects in parts.items():
-        mine = [i for i, subject in enumerate(data["subject"]) if subject in subjects]
+        theirs = [i for i, subject in enumerate(data["subject"]) if subject in subjects]
         splits[name] = Recordings(
-            [torch.from_numpy((data["X"][i] - mean) / deviation).float() for i in mine],
-            [int(data["y"][i]) for i in mine],
-            [int(data["subject"][i]) for i in mine],
+            [torch.from_numpy((data["X"][i] - mean) / deviation).float() for i in theirs],
+            [int(data["y"][i]) for i in theirs],
+            [int(data["subject"][i]) for i in theirs],
         )
     return splits

@@ -53,7 +53,7 @@ def _at(result: dict[str, Any], name: str, step: int) -> float:
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return headings and a row a kernel."""
+    """Return headings and a row per kernel."""
     half, late = WINDOW // 2, round(0.9 * WINDOW)
     table = [
         ["kernel", f"envelope at t = {half}", f"at t = {late}", f"at t = {LENGTH - 60}", "99 % of the energy in steps"]

@@ -51,7 +51,7 @@ def _system(poles: torch.Tensor, B: torch.Tensor, C: torch.Tensor) -> StateSpace
 
 
 def measure(seeds: Iterable[int]) -> dict[str, Any]:
-    """Return movements and bounds, (seeds, real parts) for A, B, C, one number a seed for h."""
+    """Return movements and bounds, (seeds, real parts) for A, B, C, one number per seed for h."""
     moved: dict[str, list[list[float]]] = {name: [] for name in "ABC"}
     bounds: dict[str, list[list[float]]] = {name: [] for name in "ABC"}
     of_h, bound_of_h = [], []

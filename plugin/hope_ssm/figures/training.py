@@ -71,7 +71,7 @@ class _Ranks(Callback):
 
 
 def measure(seeds: Iterable[int], extra: Iterable[str] = ()) -> dict[str, Any]:
-    """Return ranks before and after and test accuracy, by row, one a seed."""
+    """Return ranks before and after and test accuracy, by row, one per seed."""
     quieten_lightning()
     found: dict[str, dict[str, list[float]]] = {name: {"before": [], "after": [], "accuracy": []} for name in ROWS}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def measure(seeds: Iterable[int], extra: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return headings and a row a kernel."""
+    """Return headings and a row per kernel."""
     table = [["kernel", f"rank before, ε = {EPSILON:g}, of 64", "rank after", "test accuracy %"]]
     for name, row in result["rows"].items():
         accuracy = [100 * value for value in row["accuracy"]]

@@ -30,9 +30,9 @@ def state_space_perturbation_bound(system: StateSpace, perturbed: StateSpace, to
 
         ‖δD‖ + (‖CR‖ ‖δA‖ ‖RB‖ + ‖CR‖ ‖δB‖ + ‖δC‖ ‖RB‖ + ‖δC‖ ‖R‖ ‖δB‖) / (1 - ‖R‖ ‖δA‖),
 
-    H∞ norms of the functions of z. Infinite from ‖δA‖ = 1/‖R‖ on, the distance of A to the nearest unstable matrix: no
-    bound by ‖δA‖ can be finite there. For poles near the unit circle ‖R‖ is large: 1/(1 - max|λ|) if A is normal, else
-    more. Proof: C̃R̃B̃ with R̃ = (1 - RδA)⁻¹R = R(1 - δAR)⁻¹.
+    with H∞ norms of the functions of z. It is infinite from ‖δA‖ = 1/‖R‖ on, the distance of A to the nearest unstable
+    matrix, where no bound by ‖δA‖ can be finite. For poles near the unit circle ‖R‖ is large: 1/(1 - max|λ|) if A is
+    normal, otherwise more. Proof: C̃R̃B̃ with R̃ = (1 - RδA)⁻¹R = R(1 - δAR)⁻¹.
 
     Args:
         system: stable, with one output: A (..., n, n), B (..., n), C (..., 1, n), D (..., 1).

@@ -13,8 +13,8 @@ def cauchy_factor(poles: Tensor, weights: Tensor) -> Tensor:
 
         b_i ← b_i (λ_i - λ_k) / (1 - λ_i λ̄_k),
 
-    for every Schur complement of W has that form again. Differences of given numbers, products and quotients only: no
-    cancellation, so even tiny pivots have full relative accuracy. The largest pivot comes first.
+    because every Schur complement of W has that form again. This needs only differences of given numbers, products and
+    quotients. Nothing cancels, so even tiny pivots have full relative accuracy. The largest pivot comes first.
 
     Args:
         poles: λ, (..., n) inside the unit circle.

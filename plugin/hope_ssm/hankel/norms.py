@@ -100,7 +100,7 @@ def _norm(circle: _Circle, tolerance: float, last: float) -> float:
 
 
 def h_infinity_norm(system: StateSpace, tolerance: float = 1e-6) -> Tensor:
-    """‖G‖_∞ = max_θ ‖G(e^{iθ})‖₂, at most ``tolerance`` (relative) below the truth.
+    """‖G‖_∞ = max_θ ‖G(e^{iθ})‖₂; the result is at most ``tolerance`` (relative) below the true value.
 
     Let φ be the phase of the all-pass filter with the poles of G. As a function of φ, the real part of G in any
     direction is as smooth as cos φ: if the maximum M lies between two angles that are Δφ apart, the larger

@@ -13,7 +13,7 @@ RANK = 1e-13  # singular values below this times σ_1 are rounding: no state can
 
 
 def certificates(singular_values: Tensor) -> Tensor:
-    """2 Σ_{k>r} σ_k for r = 0 … n: no balanced truncation to r states errs more in the H∞ norm.
+    """2 Σ_{k>r} σ_k for r = 0 … n: the H∞ error of the balanced truncation to r states is at most this.
 
     Args:
         singular_values: descending, (..., n).

@@ -91,7 +91,8 @@ def kernels(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     the host itself.
 
     Raises:
-        ValueError: no kernel.  ImportError: a kernel that needs the host, where there is none.
+        ValueError: there is no kernel.
+        ImportError: a kernel needs the host, and there is none.
     """
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, value in checkpoint["state_dict"].items():

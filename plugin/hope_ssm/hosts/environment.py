@@ -160,7 +160,7 @@ def traps(cuda: bool) -> list[Trap]:
     add(
         version("pykeops") is not None and not cuda,
         "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
-        "+model.layer.backend=naive for them; hope is not concerned",
+        "use +model.layer.backend=naive for them; hope is not affected",
     )
     add(
         _at_least("wandb", 0, 29),
@@ -177,7 +177,7 @@ def traps(cuda: bool) -> list[Trap]:
         "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
         "pip install transformers, or scheduler=plateau, cosine, step or multistep",
     )
-    add(not cuda, "the host trains on a GPU unless told otherwise", "add trainer.accelerator=cpu trainer.devices=1")
+    add(not cuda, "the host trains on a GPU by default", "add trainer.accelerator=cpu trainer.devices=1")
     add(
         True,
         "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",

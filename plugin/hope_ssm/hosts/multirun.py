@@ -1,6 +1,6 @@
 """Lets the host run several jobs in one process.
 
-The host registers the OmegaConf resolver ``eval`` in every job, which OmegaConf allows once a process, so the second
+The host registers the OmegaConf resolver ``eval`` in every job, which OmegaConf allows once per process, so the second
 job of a plain ``--multirun`` stops. This callback, given on the command line, clears it before each job:
 
     python -m train --multirun … +hydra/callbacks=clear_eval

@@ -22,6 +22,7 @@ from hope_ssm.datasets.lra import pathfinder_images, small, texts
 from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.datasets.randomness import SPLITS
+from hope_ssm.datasets.tones import PAIRS, Tones
 
 
 def _check_options(name: str, options: dict[str, Any], valid: dict[str, Any]) -> None:
@@ -110,6 +111,28 @@ class SmallMNIST(CheckedOptions, SequenceDataset):
             setattr(self, f"dataset_{name}", part)
 
 
+class TonePairs(CheckedOptions, SequenceDataset):
+    """Two tones of five, then noise; validation and test have the samples of the workbench."""
+
+    _name_ = "tones"
+    d_input = 1
+    d_output = len(PAIRS)
+    l_output = 0
+
+    @property
+    def init_defaults(self) -> dict[str, Any]:
+        """Return the options with their defaults."""
+        sizes = {"n_train": 2000, "n_eval": 1000}
+        return {"l_seq": 512, "l_tone": 64, "noise": 1.0, "static": False, **sizes, "seed": 0}
+
+    def setup(self) -> None:
+        """Make the three sets: new samples at every access in training unless ``static``, fixed ones in evaluation."""
+        options = {"l_seq": self.l_seq, "l_tone": self.l_tone, "noise": self.noise}
+        self.dataset_train = Tones(self.n_train, self.seed, "train", self.static, **options)
+        self.dataset_val = Tones(self.n_eval, self.seed, "val", **options)
+        self.dataset_test = Tones(self.n_eval, self.seed, "test", **options)
+
+
 class NoisyCIFAR10(CheckedOptions, CIFAR10):
     """The host's sequential CIFAR-10, 1024 steps, then ``l_noise`` steps of uniform noise.
 
@@ -148,7 +171,7 @@ class NoisyCIFAR10(CheckedOptions, CIFAR10):
     def _dataloader(self, dataset: Dataset, **options: Any) -> DataLoader:
         if options.get("resolution", 1) != 1:
             raise ValueError(
-                f"noisy-cifar is read at resolution 1, subsampling would thin out the noise; "
+                f"noisy-cifar must be read at resolution 1, because subsampling would thin out the noise; "
                 f"got {options['resolution']}. Leave loader.train_resolution and loader.eval_resolutions at 1."
             )
         return super()._dataloader(dataset, **options)

@@ -1,1 +1,1 @@
-"""One file per parameterization; ``contract`` is what they share."""
+"""One file per parameterization; ``base`` is what they share."""

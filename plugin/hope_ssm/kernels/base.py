@@ -58,7 +58,7 @@ TRANSFORMS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
 
 
 class SequenceKernel(ModuleWithOptions):
-    """What all kernels share: sizes, sampling periods, learning rates by name, honest treatment of options.
+    """What all kernels share: sizes, sampling periods, learning rates by name, and checks of all options.
 
     Args:
         d_model: H, the number of features.
@@ -66,14 +66,15 @@ class SequenceKernel(ModuleWithOptions):
         l_max: longest kernel the layer asks for, or None; used when ``forward`` is called without ``L``.
         dt_min: least initial sampling period, if the kernel has any; None means 0.001.
         dt_max: greatest initial sampling period; None means 0.1.
-        dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized; None means the
-            latter.
+        dt_transform: ``"exp"`` or ``"softplus"``, how the positive sampling period is parameterized; None means
+            ``"softplus"``.
         n_ssm: independent copies of the tied parameters; must divide ``d_model``; None means ``d_model``.
         deterministic: no random numbers in the initialization.
         lr: learning rate: a mapping by name, one number, or None (inherit).
         wd: weight decay, likewise.
         verbose: whether to log options that have no effect.
-        **options: what else the configuration passed; logged if it belongs to another kernel, refused if to none.
+        **options: other options of the configuration. One that belongs to another kernel is logged; one that belongs
+            to none is refused.
     """
 
     name = "kernel"
@@ -187,14 +188,14 @@ class SequenceKernel(ModuleWithOptions):
         return check_positive_number("rate", rate)
 
     def check_no_rate(self, rate: float) -> None:
-        """Raise unless the relative sampling rate is 1, of kernels without a sampling period."""
+        """Raise unless the relative sampling rate is 1; for kernels without a sampling period."""
         if self.check_rate(rate) != 1:
             raise ValueError(
-                f"the rate of the {self.name} kernel must be 1, for it has no sampling period; got {rate}."
+                f"the rate of the {self.name} kernel must be 1, because it has no sampling period; got {rate}."
             )
 
     def _setup_step(self, **kwargs: Any) -> None:
-        """Nothing to prepare: ``step`` reads the parameters, so it always is the function ``forward`` is."""
+        """Do nothing: ``step`` reads the parameters every time, so it always is the same system as ``forward``."""
         kwargs.pop("mode", None)
         if kwargs:
             raise TypeError(f"setup_step has no option {next(iter(kwargs))!r}; it takes none.")

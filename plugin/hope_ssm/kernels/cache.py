@@ -24,7 +24,7 @@ class KernelCache:
     Values are compared, not versions: a write through ``.data``, ``load_state_dict``, ``.to()``, a swap of weights or
     ``functional_call`` is noticed, whatever way it takes, and so is another setting among the module's attributes. The
     comparison reads each parameter once; a kernel costs many times that. With gradients, in training, and wherever
-    tensors carry more than their numbers (see :func:`_plain`) nothing is kept and nothing kept is used. Threads may
+    tensors carry more than their numbers (see ``_plain``) nothing is kept and nothing kept is used. Threads may
     share a module: what is kept is replaced as a whole and read once.
     """
 

@@ -56,7 +56,7 @@ class ConvolutionKernel(SequenceKernel):
 
         Args:
             L: length, l_max if None.
-            rate: 1, for there is no sampling period to change.
+            rate: 1, because there is no sampling period to change.
             state: None.
 
         Returns:
@@ -71,8 +71,8 @@ class ConvolutionKernel(SequenceKernel):
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise NotImplementedError(
-            "the conv kernel has no recurrent mode, for its samples come from no state space; call it without a state "
-            "or steps, or take the kernel hope, s4 or s4d."
+            "the conv kernel has no recurrent mode, because its samples come from no state space; "
+            "call it without a state or steps, or take the kernel hope, s4 or s4d."
         )
 
     default_state = step = forward_state = _setup_step = _refuse

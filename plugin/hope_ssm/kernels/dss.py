@@ -23,8 +23,8 @@ class DSSKernel(ModalKernel):
         B̄ = (e^{Δtλ} - 1) / (λ (e^{LΔtλ} - 1))         DSS-SOFTMAX, w_j / λ_j times the softmax of Δtλ_jt over t < L.
 
     n real states are n/2 complex modes with their conjugates; w is the parameter C. L is ``l_max``, whatever length is
-    asked for, so that the softmax is a state space too and a short kernel is the start of a long one; in the paper it
-    is the length of the batch, and step and convolution agree for that length alone. Re λ = -exp(A_real) is below 0 in
+    asked for. So the softmax is a state space too, and a short kernel is the start of a long one. In the paper L is
+    the length of the batch, and step and convolution agree for that length alone. Re λ = -exp(A_real) is below 0 in
     both versions; the softmax of the paper also admits growing modes, which no recurrence could carry.
     ``lr`` and ``wd`` know the keys dt, A (a bare number rules these) and C.
 

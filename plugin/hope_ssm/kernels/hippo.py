@@ -110,7 +110,7 @@ def timescales(dt_min: float | None, dt_max: float | None, l_max: int | None) ->
         l_max: longest sequence, or None.
 
     Raises:
-        ValueError: dt_min is None and l_max is, too.
+        ValueError: both dt_min and l_max are None.
     """
     if dt_min is None:
         if l_max is None:

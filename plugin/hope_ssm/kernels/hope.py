@@ -23,7 +23,7 @@ from hope_ssm.precision import full_precision, working_dtype
 COEFFICIENTS = ("real", "complex_noncausal")
 
 # Initializations of S4's state matrix: they mean nothing here, where there is no state matrix to initialize.
-_S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
+S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier", "hippo", "dplr", "all", "diag")
 # Names the host's own kernels use for their ways to evaluate Cauchy and Vandermonde sums.
 _S4_BACKENDS = ("naive", "cuda")
 
@@ -38,25 +38,26 @@ def _longest(horizon: int | Sequence[int] | None, l_max: int | None) -> int | No
 class HopeKernel(SequenceKernel):
     """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B  for  G(z) = Σ_k h_k P(z)^{k+1},  P(z) = (z⁻¹ + a) / (1 + a z⁻¹).
 
-    The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt a system,
+    The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt per system,
     ``a = (Δt - 1) / (Δt + 1)``; memory does not decay inside a window of about n / Δt samples.
 
-    h is treated as the host treats S4's C: never tied by ``n_ssm``, at the global learning rate and weight decay
-    unless ``lr`` or ``wd`` names ``C`` or ``markov_parameters``, or is one nonzero number. Δt answers to ``dt`` or
-    ``sampling_period`` and to any bare number, and is tied by ``n_ssm``. A learning rate of 0 by name freezes.
+    h is treated as the host treats C of S4: ``n_ssm`` never ties it, and it has the global learning rate and weight
+    decay, unless ``lr`` or ``wd`` names ``C`` or ``markov_parameters``, or is one nonzero number. For Δt ``lr`` and
+    ``wd`` have the keys ``dt`` and ``sampling_period``, a bare number holds for it too, and ``n_ssm`` ties it. A
+    learning rate of 0 by name freezes a parameter.
 
     Args:
         d_model: H features.
-        d_state: n, the number of Markov parameters and of real states a system.
-        channels: C kernels a feature.
+        d_state: n, the number of Markov parameters and of real states per system.
+        channels: C kernels per feature.
         l_max: longest kernel, or None.
-        dt_min: least initial Δt (they are log-uniform), per sample, above 0; None means: from ``horizon``.
+        dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
             None (``initialization.window_periods``); None: l_max. Without either, a warning and windows for some
             hundred steps. Of several sizes, as a data set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
-        n_ssm: independent sampling periods; divides d_model; None: one a feature.
+        n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
         lr: see above.
         wd: see above.
@@ -100,7 +101,7 @@ class HopeKernel(SequenceKernel):
         coefficients: str = "real",
         **shared: Any,
     ) -> None:
-        if init is None or (isinstance(init, str) and (init in _S4_INITS or init.startswith("diag-"))):
+        if init is None or (isinstance(init, str) and (init in S4_INITS or init.startswith("diag-"))):
             shared["init"], init = init, "gaussian"
         if backend in _S4_BACKENDS:
             shared["backend"], backend = backend, "auto"
@@ -142,7 +143,7 @@ class HopeKernel(SequenceKernel):
             self._say("hope: lr=0 freezes the sampling periods; lr={C: 0} freezes the Markov parameters.")
         else:
             self._say(
-                f"hope: lr={self.lr} rules the Markov parameters too, which usually train best at the global rate; "
+                f"hope: lr={self.lr} holds for the Markov parameters too, which usually train best at the global rate; "
                 f"lr={{dt: {self.lr}}} leaves them there.",
                 logging.WARNING,
             )

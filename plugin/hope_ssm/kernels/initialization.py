@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import SAMPLING_PERIODS, check_choice, check_positive_integer, check_positive_number
+from hope_ssm.checks import SAMPLING_PERIODS, check_choice, check_positive_integer, check_positive_number, check_share
+
+MOST_BANDS = 8  # of a feature, where bands is None
 
 
 def _gaussian(shape: tuple[int, ...]) -> Tensor:
@@ -114,3 +116,66 @@ def sampling_periods(count: int, dt_min: float, dt_max: float, *, deterministic:
     else:
         position = torch.linspace(0, 1, count, dtype=torch.float64)
     return torch.exp(math.log(dt_min) + position * (math.log(dt_max) - math.log(dt_min)))
+
+
+def check_bands(bands: int | None, n: int) -> int:
+    """Return G with 2G dividing n: the most up to 8 if None, 0 for none; otherwise raise."""
+    if bands is None:
+        fitting = [count for count in range(1, MOST_BANDS + 1) if n % (2 * count) == 0]
+        if not fitting:
+            raise ValueError(f"d_state must be even for bands of complex states; got {n}. bands=0 takes any.")
+        return fitting[-1]
+    if bands == 0 and not isinstance(bands, bool):
+        return 0
+    check_positive_integer("bands", bands)
+    if n % (2 * bands):
+        raise ValueError(
+            f"d_state must be a multiple of 2·bands, for complex states in a band; got d_state={n} and bands={bands}."
+        )
+    return int(bands)
+
+
+def band_starts(
+    count: int,
+    bands: int,
+    n: int,
+    horizon: int | None,
+    width: float,
+    *,
+    scattered: float = 0.0,
+    deterministic: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """ω_g = f + (g + u) s and Δt_g = width · s, with the spacing s = π n / (G T) of G bands that share out a window T.
+
+    The area 2π · n/(2G) of the delays of a band is that of T steps over its strip of width s. It delays the frequency
+    at its centre by n/(2G Δt_g) = T/(2π · width) steps. A feature has its T and its u: log T from half the horizon to
+    all of it, one at random from each of ``count`` equal parts, so that few features have short and long ones too; u
+    uniform on [0, 1]. s is at most π/G, where the bands cover every frequency. f is 0, but in a share of the features
+    uniform on [0, π - G s], so that bands lie anywhere.
+
+    Args:
+        count: how many features.
+        bands: G.
+        n: real states per feature, 2G times the stages of a band.
+        horizon: steps of the longest sequence, 512 if None.
+        width: above 0; 1/(2π) makes the delay at the centre T.
+        scattered: that share, from 0 to 1.
+        deterministic: log T evenly spaced, u = 1/2, f in the middle.
+
+    Returns:
+        ω in [0, π] and Δt, each (count, G) float64.
+    """
+    horizon = 512 if horizon is None else check_positive_integer("horizon", horizon)
+    width = check_positive_number("band_width", width)
+    order = torch.arange(count, dtype=torch.float64)
+    scattered = check_share("scattered_share", scattered)
+    drawn = 3 if scattered else 2  # no more random numbers than needed
+    random = torch.full((3, count), 0.5).double() if deterministic else torch.rand(drawn, count, dtype=torch.float64)
+    position, offset, place = (order + random[0]) / count, random[1].unsqueeze(-1), random[-1].unsqueeze(-1)
+    anywhere = torch.floor((order + 1) * scattered) > torch.floor(order * scattered)
+    window = horizon / 2 * 2**position
+    spacing = (math.pi * n / (bands * window)).clamp(max=math.pi / bands).unsqueeze(-1)
+    first = torch.where(anywhere.unsqueeze(-1), place * (math.pi - bands * spacing), 0)
+    centres = first + (torch.arange(bands, dtype=torch.float64) + offset) * spacing
+    lowest, highest = SAMPLING_PERIODS
+    return centres, (width * spacing).clamp(lowest, highest).expand(count, bands)

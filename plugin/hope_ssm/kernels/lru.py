@@ -23,8 +23,8 @@ class LRUKernel(ModalKernel):
     ``rate`` must be 1. ν, θ, log γ and B are shared by n_ssm. At the start |λ|² is uniform on [r_min², r_max²] and the
     phase on [0, max_phase]; then white noise gives every mode the variance |B|², and every output the variance 1.
 
-    Unlike the layer of the paper, which maps all d_model features to one state and back by dense B and C, every
-    feature has its own n states; and y is twice the real part, as of the other kernels here. ``lr`` and ``wd`` know
+    The layer of the paper maps all d_model features to one state and back, by dense B and C. Here every feature has
+    its own n states, and y is twice the real part, as for the other kernels. ``lr`` and ``wd`` know
     the keys A (ν, θ, γ), B (a bare number rules these) and C.
 
     Args:
@@ -32,7 +32,7 @@ class LRUKernel(ModalKernel):
         d_state: n, even.
         r_min: inner radius of the ring, 0 ≤ r_min < r_max.
         r_max: outer radius of the ring, at most 1.
-        max_phase: the largest initial phase in radians a sample, above 0, at most 2π.
+        max_phase: the largest initial phase in radians per sample, above 0, at most 2π.
         **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
             ``SequenceKernel``.
 

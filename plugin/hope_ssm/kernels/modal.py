@@ -1,6 +1,6 @@
 """What the kernels with a complex state matrix share: n/2 modes, each with its conjugate.
 
-Modes z are computed with as n real coordinates x = (Re z, Im z). Axes: B batch, C channels, H features, L samples.
+Computations use n real coordinates x = (Re z, Im z) of the modes z. Axes: B batch, C channels, H features, L samples.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def zero_order_hold(poles: Diagonal, B: Tensor, dt: Tensor) -> tuple[Diagonal, T
 class ModalKernel(StateSpaceKernel):
     """k_t = 2 Re Σ_j C_j Ā_jᵗ B̄_j with n real states as n/2 complex modes: Λ = -exp(A_real) + i A_imag, by n_ssm.
 
-    C and Δt are one a feature.
+    C and Δt are one per feature.
     """
 
     A_real: Tensor
@@ -131,7 +131,9 @@ class ModalKernel(StateSpaceKernel):
         """Return n if it is even and at least 2; otherwise raise."""
         n = check_positive_integer("d_state", d_state)
         if n % 2:
-            raise ValueError(f"d_state of {self.name} must be even, for its modes come in conjugate pairs; got {n}.")
+            raise ValueError(
+                f"d_state of {self.name} must be even, because its modes come in conjugate pairs; got {n}."
+            )
         return n
 
     def poles(self) -> Diagonal:

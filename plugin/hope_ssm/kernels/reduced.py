@@ -31,9 +31,9 @@ ROUNDING = 1e-4  # of σ_1: a mode form that misses the certificate by more is i
 class ReducedKernel(S4DKernel):
     """G(z) = D + Σ_j C_j B_j / (s - λ_j)  with conjugates, at  s = (2/Δt) (z - 1)/(z + 1).
 
-    n/2 complex modes a feature by the bilinear rule, s ← Ā s + B̄ u with Ā = (1 + Δtλ/2)/(1 - Δtλ/2) and
+    n/2 complex modes per feature by the bilinear rule, s ← Ā s + B̄ u with Ā = (1 + Δtλ/2)/(1 - Δtλ/2) and
     B̄ = ΔtB/(1 - Δtλ/2), and without its usual delay: y = D u + Re Σ_j C_j (s_before + s_after)_j. So Δt and ``rate``
-    warp frequencies exactly, as they do for hope. A real pole is a mode with Im λ = 0.
+    warp frequencies exactly, as for hope. A real pole is a mode with Im λ = 0.
 
     ``hope reduce`` makes such kernels; new ones begin as S4D, with D = 0. ``lr`` and ``wd`` know dt, A, B, C and D
     (a bare number rules dt, A and B).
@@ -133,7 +133,7 @@ class ReducedKernel(S4DKernel):
         self.raw_sampling_period[feature] = raw.to(self.raw_sampling_period.dtype)
 
     def padded(self, modes: int) -> dict[str, Tensor]:
-        """Return the parameters of a kernel with ``modes`` modes a feature, as many or more, the new ones silent."""
+        """Return the parameters of a kernel with ``modes`` modes per feature, as many or more, the new ones silent."""
         more = modes - self.n // 2
         state = dict(self.state_dict())
         state |= {name: pad(state[name], (0, more)) for name in ("A_real", "A_imag")}
@@ -226,7 +226,7 @@ def reduce_kernel(
 
     Raises:
         ValueError: neither or both, bad numbers, an unstable kernel, or an order at which the poles are (nearly) equal,
-            so that there are no modes: hope with all its n states, for one.
+            so that there are no modes, for example hope with all its n states.
     """
     full, period, dt = system(kernel)
     sigma = state_space_singular_values(full)

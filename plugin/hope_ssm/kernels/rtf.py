@@ -45,11 +45,12 @@ class Companion:
 class RTFKernel(StateSpaceKernel):
     """Σ_t k_t z^{-t} = (b_1 + b_2 z⁻¹ + … + b_n z^{-(n-1)}) / (1 + a_1 z⁻¹ + … + a_n z^{-n}).
 
-    One FFT each of numerator and denominator samples it at M ≥ L roots of unity, free of any state; these samples
-    belong to the kernel wrapped around after M. So the FFT is of the numerator b - b Ā^M, Ā the companion matrix of a,
-    whose kernel is the same up to M and 0 beyond: exact for every L, and one system with the steps
-    s ← Ā s + e_1 u, y = b·s. a (the denominator) is shared by n_ssm, the paper's ``num_a``; b is one a feature. There
-    is no Δt: ``rate`` must be 1. Nothing keeps the poles inside the unit circle; they start at its centre.
+    One FFT of the numerator and one of the denominator sample it at M ≥ L roots of unity, without any state. These
+    samples belong to the kernel wrapped around after M. So the FFT takes the numerator b - b Ā^M instead, where Ā is
+    the companion matrix of a: its kernel is the same up to M and 0 beyond. The result is exact for every L, and the
+    same system as the steps s ← Ā s + e_1 u, y = b·s. a (the denominator) is shared by n_ssm, the paper's ``num_a``;
+    b is one per feature. There is no Δt: ``rate`` must be 1. Nothing keeps the poles inside the unit circle;
+    they start at its centre.
 
     The feedthrough h_0 of the paper is the layer's D. ``lr`` and ``wd`` know the keys A or denominator (a bare number
     rules it) and C or numerator.
@@ -59,8 +60,8 @@ class RTFKernel(StateSpaceKernel):
         d_state: n.
         init_scale: √E‖b‖² of a system at the start, where a = 0; 0 for the paper's zero initialization of everything,
             with which a begins to train at the second step.
-        truncation: ``"exact"``; or ``"none"`` for the paper's convolution, of L roots of unity and with its
-            wrap-around, in which b takes the place of b - b Ā^L: then there is neither state nor ``step``.
+        truncation: ``"exact"``; or ``"none"`` for the convolution of the paper, which has L roots of unity, wraps
+            around, and trains b in place of b - b Ā^L. Then there is neither a state nor ``step``.
         **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
             ``SequenceKernel``.
 

@@ -14,7 +14,7 @@ from hope_ssm.kernels.hippo import BASES, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import repeated_squares, times
-from hope_ssm.ops.contraction import contract
+from hope_ssm.ops.contraction import einsum
 
 COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
@@ -48,7 +48,7 @@ class _Woodbury:
         Returns:
             the same shape.
         """
-        return self.diagonal.apply(x) - contract("hrm,hrn,...hn->...hm", self.left, self.right, x)
+        return self.diagonal.apply(x) - einsum("hrm,hrn,...hn->...hm", self.left, self.right, x)
 
     def apply(self, x: Tensor) -> Tensor:
         """Ā x.
@@ -72,9 +72,9 @@ class S4Kernel(ModalKernel):
     """k_t = C Āᵗ B̄  with the bilinear rule  Ā = (1 - ΔtA/2)⁻¹(1 + ΔtA/2),  B̄ = (1 - ΔtA/2)⁻¹ ΔtB  and  A = Λ - P P*.
 
     The inverse is Woodbury's (``_Woodbury``), so a step takes O(n) operations; the powers of Ā for the convolution are
-    those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, for A + A* ≤ 0: rounding does not grow.
+    those of the dense matrix (``StateSpaceKernel``). ‖Ā‖₂ ≤ 1, because A + A* ≤ 0: rounding does not grow.
 
-    Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one a feature. ``lr`` and ``wd`` know the keys dt,
+    Λ = -exp(A_real) + i A_imag, P and B are shared by n_ssm; Δt is one per feature. ``lr`` and ``wd`` know the keys dt,
     A (Λ and P), B (a bare number rules these) and C.
 
     Args:

@@ -77,7 +77,7 @@ class S4DKernel(ModalKernel):
     """k_t = 2 Re Σ_j C_j B̄_j Ā_jᵗ  with  Ā = exp(ΔtA), B̄ = (Ā - 1)/A · B  (zero-order hold), or the bilinear rule.
 
     n real states are n/2 complex modes with their conjugates. A = -exp(A_real) + i A_imag and B are shared by n_ssm;
-    Δt is one a feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
+    Δt is one per feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
 
     Args:
         d_model: H features.

@@ -32,8 +32,9 @@ class StableKernel(ModalKernel):
     | softplus | -log(1 + e^w) |
     | direct | w, unstable where it becomes positive: the paper's counterexample |
 
-    Initially λ is that of S4D whatever f is, Im λ is trained as it is, and so are B (by n_ssm), C and Δt. The paper's f
-    is that of real eigenvalues; here it is f of the real part of complex ones, as in its experiments on S4-like models.
+    The initial λ is that of S4D, whatever f is. Im λ is trained directly, and so are B (shared by n_ssm), C and Δt. In
+    the paper f acts on real eigenvalues; here it acts on the real part of complex ones, as in the paper's experiments
+    on S4-like models.
     ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
 
     Args:

@@ -1,4 +1,4 @@
-"""The state space that a recurrent kernel is, read off its steps: of any kernel that keeps the contract."""
+"""The state space that a recurrent kernel is, read off its steps: of any kernel with the interface of ``base``."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
@@ -27,11 +28,12 @@ class FFTConvolution(nn.Module):
     Args:
         d_model: H.
         kernel: name in the kernel registry.
-        channels: C kernels a feature; the output has C·H features.
+        channels: C kernels per feature; the output has C·H features.
         bidirectional: see above.
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
+        convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
         **kernel_options: for the kernel's constructor.
     """
 
@@ -70,7 +72,7 @@ class FFTConvolution(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
 
-        The convolution is computed in float32 at least: half precisions have no FFT everywhere.
+        The convolution is computed in float32 at least: half precision does not have an FFT on every device.
 
         Args:
             x: inputs, (B, L, H).
@@ -92,21 +94,32 @@ class FFTConvolution(nn.Module):
         kernel_length = length
         if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
             kernel_length = min(length, cut)
+        after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
             u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        k, ahead = self._lags(self.drop_kernel(k), length)
-        y = long_convolution(u, k, ahead=ahead, mode=self.convolution)
+        y = self._convolved(u, self.drop_kernel(k))
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
+    def _convolved(self, u: Tensor, k: Tensor) -> Tensor:
+        """(B, H, L), (2C or C, H, K) to (B, C, H, L)."""
+        if self.bidirectional and isinstance(u.shape[-1], torch.SymInt):  # two parts, none of which has L - 1 steps
+            forward, reverse = k.tensor_split(2)
+            reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))[..., :-1]
+            forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
+            behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
+            return long_convolution(u, forward, mode=self.convolution) + behind
+        k, ahead = self._lags(k, u.shape[-1])
+        return long_convolution(u, k, ahead=ahead, mode=self.convolution)
+
     def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
-        if not self.bidirectional:
-            return torch.cat([k[..., :1] + self.D.unsqueeze(-1), k[..., 1:]], dim=-1), 0
+        if not self.bidirectional:  # no part of L - 1 steps, which torch.export would want to be more than one
+            return k + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1)), 0
         forward, reverse = k.tensor_split(2)
         present = forward[..., :1] + self.D.unsqueeze(-1)
         if self.reverse_lag == 0:
@@ -146,7 +159,7 @@ class FFTConvolution(nn.Module):
         return after
 
     def setup_step(self, **options: Any) -> None:
-        """Prepare the kernel for ``step``, as in the host; our kernels need none, they read their parameters."""
+        """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         self.kernel._setup_step(**options)

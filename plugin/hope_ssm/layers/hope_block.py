@@ -18,7 +18,7 @@ class HopeBlock(HopeLayer):
     Args:
         d_model: H.
         transposed: whether the features come before the steps; otherwise (B, L, H).
-        **options: see :class:`HopeLayer`. A number for ``lr`` rules the Markov parameters too; ``lr={"dt": 0.001}``
+        **options: see ``HopeLayer``. A number for ``lr`` rules the Markov parameters too; ``lr={"dt": 0.001}``
             leaves them at the optimizer's own rate, where they usually train best.
     """
 
@@ -34,7 +34,7 @@ class HopeBlock(HopeLayer):
 
         Args:
             x: (B, H, L), or (B, L, H) if not ``transposed``.
-            lengths: see :meth:`HopeLayer.forward`.
+            lengths: see ``HopeLayer.forward``.
             state: see there.
             rate: see there.
 

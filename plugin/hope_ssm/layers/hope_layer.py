@@ -13,8 +13,8 @@ from hope_ssm.layers.s4block import S4Block
 class HopeLayer(nn.Module):
     """(B, L, H) to (B, L, H): a state space along the steps, then a gated linear map of the features.
 
-    Neither norm nor residual connection, so y = x + layer(norm(x)) is the usual use. The parameters carry the optimizer
-    options given by ``lr`` and ``wd``; ``hope_ssm.parameter_groups(model)`` hands them to a torch optimizer.
+    It has no norm and no residual connection; the usual use is y = x + layer(norm(x)). The parameters carry the
+    optimizer options given by ``lr`` and ``wd``; ``hope_ssm.parameter_groups(model)`` makes parameter groups of them.
 
     Args:
         d_model: H.

@@ -96,7 +96,7 @@ def make_linear(
     if check_flag("weight_norm", weight_norm):
         if initializer == "zero":
             raise ValueError(
-                "weight_norm must be false with initializer=zero, for v / ‖v‖ has no value at 0; got true."
+                "weight_norm must be false with initializer=zero, because v / ‖v‖ has no value at 0; got true."
             )
         linear = nn.utils.parametrizations.weight_norm(linear)
     if activation is None:

@@ -44,10 +44,11 @@ def check_options(options: Mapping[str, Any], *owners: type) -> None:
 class S4Block(nn.Module):
     """y = final_act(W drop(mult_act(z)))  with  z = activation(conv(x)): a convolution, and a map that mixes features.
 
-    With ``gate`` the block is a gated state space, z = (W_y activation(conv(W_u x))) ⊙ gate_act(W_v x), gate·H features
-    wide, with a convolution of H/bottleneck features. W_u is there with ``bottleneck``; W_y where the convolution is
-    not gate·H wide already. ``gate=4 gate_act=gelu bottleneck=4 final_act=id`` has the paper's widths and activations,
-    but for the place of one: theirs comes before the convolution, here as in the host after it.
+    With ``gate`` the block is a gated state space, z = (W_y activation(conv(W_u x))) ⊙ gate_act(W_v x). It is gate·H
+    features wide, with a convolution of H/bottleneck features. W_u is there with ``bottleneck``, and W_y where the
+    convolution is not gate·H wide already. ``gate=4 gate_act=gelu bottleneck=4 final_act=id`` has the widths and
+    activations of the paper. Only one activation stands elsewhere: before the convolution in the paper, after it here
+    and in the host.
 
     Args:
         d_model: H.

@@ -9,13 +9,13 @@ from torch import Tensor
 from hope_ssm.ops.transforms import recorded
 
 
-def contract(equation: str, *tensors: Tensor) -> Tensor:
+def einsum(equation: str, *tensors: Tensor) -> Tensor:
     """Sum of products over the indices that the result lacks, in the order that opt_einsum finds cheapest.
 
     No recorder can look into opt_einsum; while one records, torch.einsum takes the same equation.
 
     Args:
         equation: as of ``torch.einsum``.
-        *tensors: one a term.
+        *tensors: one per term.
     """
     return (torch.einsum if recorded() else opt_einsum.contract)(equation, *tensors)

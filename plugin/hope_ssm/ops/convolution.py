@@ -23,7 +23,7 @@ def convolution_kernel(
 ) -> Tensor:
     """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B:  L samples of the impulse response of G(z) = Σ_k h_k P(z)^{k+1}.
 
-    ``truncation="none"`` gives the paper's Algorithm 1 as printed instead, k = Re iFFT(g) with L samples of g: the
+    ``truncation="none"`` gives the kernel of the paper's Algorithm 1 instead, k = Re iFFT(g) with L samples of g: the
     response beyond L wraps around onto its start, Σ_m k_{t+mL}.
 
     Args:

@@ -44,7 +44,16 @@ def fft_length(minimum: int) -> int:
 
 
 def points(length: int, lags: int, ahead: int) -> int:
-    """N such that neither the outputs nor a gradient wraps around.  Args: L, K, number of negative lags."""
+    """N such that neither the outputs nor a gradient wraps around.
+
+    Args:
+        length: L.
+        lags: K.
+        ahead: number of negative lags.
+
+    Returns:
+        N, a length with a fast FFT.
+    """
     return fft_length(max(length + ahead, length + lags - 1 - ahead, lags))
 
 
@@ -60,7 +69,15 @@ class Groups:
 
     @classmethod
     def of(cls, u: Tensor, channels: int, size: int, dtype: torch.dtype, budget: int | None = None) -> Groups:
-        """Args: u (B, H, L); C; N; the precision of the computation; bytes of a group, None for the usual."""
+        """Return the groups of one convolution.
+
+        Args:
+            u: (B, H, L).
+            channels: C.
+            size: N.
+            dtype: the precision of the computation.
+            budget: bytes of a group; None means ``GROUP_BYTES``.
+        """
         batch, features, _ = u.shape
         rows = max(LEAST_ROWS, (GROUP_BYTES if budget is None else budget) // (channels * size * dtype.itemsize))
         in_batch = max(1, min(batch, rows))
@@ -127,8 +144,14 @@ def store(place: Tensor, result: Tensor) -> None:
 def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
     """y_t = Σ_j k_j u_{t+a-j}.
 
-    Args: u (B, H, L) real, in any order in memory; k (C, H, K) real; ahead: a; features_next: see ``empty_output``.
-    Returns: (B, C, H, L) in the dtype of u, computed in that of u and k, float32 at least.
+    Args:
+        u: (B, H, L) real, in any order in memory.
+        k: (C, H, K) real.
+        ahead: a.
+        features_next: see ``empty_output``.
+
+    Returns:
+        (B, C, H, L) in the dtype of u, computed in that of u and k, float32 at least.
     """
     length, size, dtype = u.shape[-1], points(u.shape[-1], k.shape[-1], ahead), working_dtype(u, k)
     y = empty_output(u, len(k), features_next)
@@ -156,10 +179,19 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
 def gradients(
     g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of Σ g y, y = ``convolve(u, k)``: by u, Σ_{c,t} g_t k_{t+a-s}, and by k, Σ_{b,t} g_t u_{t+a-j}.
+    """The gradients of Σ g y, y = ``convolve(u, k)``: by u, Σ_{c,t} g_t k_{t+a-s}, and by k, Σ_{b,t} g_t u_{t+a-j}.
 
-    Args: g (B, C, H, L); the others as in :func:`convolve`; of_input, of_kernel: whether to compute it.
-    Returns: (B, H, L) in the dtype of u and (C, H, K) in that of k; empty if not computed.
+    Args:
+        g: (B, C, H, L).
+        u: as for ``convolve``.
+        k: as for ``convolve``.
+        ahead: as for ``convolve``.
+        features_next: as for ``convolve``.
+        of_input: whether to compute the first.
+        of_kernel: whether to compute the second.
+
+    Returns:
+        (B, H, L) in the dtype of u and (C, H, K) in that of k; empty if not computed.
     """
     length, lags, dtype = u.shape[-1], k.shape[-1], working_dtype(u, k)
     size = points(length, lags, ahead)

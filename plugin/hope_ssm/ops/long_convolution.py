@@ -52,7 +52,7 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
 
 
 def plain_convolution(u: Tensor, k: Tensor, ahead: int = 0) -> Tensor:
-    """The definition by three transforms; arguments and result as in :func:`long_convolution`."""
+    """The definition by three transforms; arguments and result as in ``long_convolution``."""
     length, dtype, size = u.shape[-1], working_dtype(u, k), u.shape[-1] + max(ahead, k.shape[-1] - ahead)
     spectrum = torch.fft.rfft(u.to(dtype), n=size).unsqueeze(1) * torch.fft.rfft(k.to(dtype), n=size)
     return torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length].to(u.dtype)

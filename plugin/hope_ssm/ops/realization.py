@@ -134,8 +134,8 @@ def step(markov_parameters: Tensor, sampling_period: Tensor, inputs: Tensor, sta
 
     so rounding does not accumulate over millions of steps in float32. The sum is taken in ⌈log₄ n⌉ passes, each of
     which makes sums over r terms into sums over 4r, vectorized over batch, features and states: 3n log₄ n + 6n
-    multiply-adds a feature instead of 4n, but no chain of n dependent operations. (A step's time is in its passes over
-    memory: four terms a pass are faster than two or eight.)
+    multiply-adds per feature instead of 4n, but no chain of n dependent operations. (The time of a step is
+    that of its passes over memory: four terms per pass are faster than two or eight.)
 
     Args:
         markov_parameters: h, (C, H, n).

@@ -1,7 +1,7 @@
 """Power series of length n, that is lower-triangular Toeplitz matrices T(q), T(q)_ij = q_{i-j}, in float64.
 
 All matrices of the HOPE realization are such series in the down-shift S, so they commute and one vector of n
-numbers stands for each. float64 throughout: it is n numbers a system, and float32 would lose the long memory.
+numbers stands for each. float64 throughout: it is n numbers per system, and float32 would lose the long memory.
 """
 
 from __future__ import annotations
@@ -42,6 +42,20 @@ def transposed_product(q: Tensor, x: Tensor) -> Tensor:
     n = q.shape[-1]
     product = torch.fft.rfft(q, n=2 * n).conj() * torch.fft.rfft(x, n=2 * n)
     return torch.fft.irfft(product, n=2 * n)[..., :n]
+
+
+def toeplitz(series: Tensor) -> Tensor:
+    """T(q)_ij = q_{i-j}, as a dense matrix.
+
+    Args:
+        series: q, (..., n).
+
+    Returns:
+        (..., n, n).
+    """
+    order = torch.arange(series.shape[-1], device=series.device)
+    lag = order.unsqueeze(-1) - order
+    return torch.where(lag < 0, 0, series[..., lag.clamp(min=0)])
 
 
 def geometric_series(ratio: Tensor, n: int) -> Tensor:

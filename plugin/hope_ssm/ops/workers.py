@@ -27,7 +27,7 @@ def for_each(function: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
         function: writes its result somewhere; pieces must not write to the same place.
         pieces: with one piece, or one thread, all is done by the caller itself.
 
-    Raises: what the function raised first.
+    The first error of ``function`` is raised.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(pieces) <= 1:

@@ -55,5 +55,5 @@ def named_callbacks(config: Mapping[str, Any] | None, train: Mapping[str, Any]) 
 
 
 def progress_bar() -> list[Callback]:
-    """Return rich's bar, or nothing, which leaves Lightning's own, where rich is absent."""
+    """Return rich's progress bar, or nothing where rich is absent; then Lightning shows its own."""
     return [lightning.RichProgressBar(leave=True)] if importlib.util.find_spec("rich") else []

@@ -107,7 +107,7 @@ def _tensor(array: np.ndarray, where: str) -> Tensor:
 
 
 def with_arrays(value: Any) -> Any:
-    """Undo :func:`plain` for arrays."""
+    """Undo ``plain`` for arrays."""
     if isinstance(value, dict):
         if set(value) == {_ARRAY, "dtype"}:
             return value[_ARRAY].numpy().astype(value["dtype"])

@@ -19,7 +19,7 @@ _logger = logging.getLogger("hope_ssm.workbench")
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep best.ckpt in the run's own directory, by a metric that is new: once an epoch, or after each validation.
+    """Keep best.ckpt in the run's own directory, by a metric that is new: once per epoch, or after each validation.
 
     What it remembers is the score, not a path. A resumed run has its best beside the checkpoint that it goes on from,
     if that file is of the same training and has that score or a better one; otherwise the best begins anew.

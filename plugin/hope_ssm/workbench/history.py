@@ -31,7 +31,7 @@ class History(Callback):
         self.step_seconds: list[float] = []
         self.exception: BaseException | None = None
         self.memory: PeakMemory | None = None
-        self._medians: list[float] = []  # seconds a step, of the epochs so far
+        self._medians: list[float] = []  # seconds per step, of the epochs so far
         self._peak = 0.0  # of processes before
         self._known: dict[str, float] = {}
         self._validated = False

@@ -73,35 +73,35 @@ class Midway(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add our part."""
-        mine: dict[str, Any] = {"obstacle": obstacle(trainer), "batches": 0}
+        own: dict[str, Any] = {"obstacle": obstacle(trainer), "batches": 0}
         if whole(trainer):
             monitors = [
                 c.monitor for c in trainer.lr_scheduler_configs if c.reduce_on_plateau and c.interval == "epoch"
             ]
-            mine["plateau"] = next(
+            own["plateau"] = next(
                 (trainer.callback_metrics[m] for m in monitors if m in trainer.callback_metrics), None
             )
         else:
-            mine["batches"] = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            own["batches"] = trainer.fit_loop.epoch_loop.batch_progress.current.ready
             results = trainer.fit_loop.epoch_loop._results
             sums = {
                 key: (metric.value.cpu(), metric.cumulated_batch_size.cpu() if metric.meta.is_mean_reduction else None)
                 for key, metric in results.items()
                 if metric.is_tensor and metric.meta.on_epoch
             }
-            mine["sums"] = gathered({**self.sums, **sums})
-            mine["stream"] = gathered(module.streams["train"].carried)
-        mine["stopping"] = self.stopping if trainer.should_stop and early_stopped(trainer) else None
-        checkpoint[KEY] = mine
+            own["sums"] = gathered({**self.sums, **sums})
+            own["stream"] = gathered(module.streams["train"].carried)
+        own["stopping"] = self.stopping if trainer.should_stop and early_stopped(trainer) else None
+        checkpoint[KEY] = own
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Take our part over."""
-        mine = checkpoint.get(KEY, {})
-        sums = mine.get("sums") or [{}]
+        own = checkpoint.get(KEY, {})
+        sums = own.get("sums") or [{}]
         self.sums = dict(sums[trainer.global_rank]) if len(sums) == trainer.world_size else {}
-        if len(streams := mine.get("stream", ())) == trainer.world_size:
+        if len(streams := own.get("stream", ())) == trainer.world_size:
             module.streams["train"].carried = trainer.strategy.batch_to_device(streams[trainer.global_rank])
-        self._plateau, self._early = mine.get("plateau"), mine.get("stopping") == self.stopping
+        self._plateau, self._early = own.get("plateau"), own.get("stopping") == self.stopping
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Do what followed the checkpoint: the plateau schedule's step, the end by early stopping."""

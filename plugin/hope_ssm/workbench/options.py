@@ -17,10 +17,11 @@ def instantiate(group: str, registry: Mapping[str, Callable], config: str | Mapp
         group: the configuration group, for messages.
         registry: name → what is called.
         config: a name, or a mapping with the key ``_name_``.
-        **given: what the program knows (sizes, say); the configuration wins.
+        **given: values that the program knows, such as sizes; the configuration wins.
 
     Raises:
-        ValueError: an unknown name.  TypeError: an unknown option; the nearest valid one is named.
+        ValueError: the name is unknown.
+        TypeError: an option is unknown; the nearest valid one is named.
     """
     options = {"_name_": config} if isinstance(config, str) else dict(config)
     name = check_choice(group, options.pop("_name_", None), registry)

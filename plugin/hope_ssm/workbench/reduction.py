@@ -24,7 +24,7 @@ REPORT = "reduction.json"
 
 @dataclass(frozen=True)
 class ReducedRun:
-    """The new run; per layer what became of its systems; metrics and microseconds a step of the model, before, after.
+    """The new run; per layer what became of its systems; metrics and microseconds per step of the model, before, after.
 
     The times are None for a model without a recurrent mode.
     """

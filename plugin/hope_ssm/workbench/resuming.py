@@ -1,4 +1,4 @@
-"""Going on with a run: which checkpoint, and whether it belongs to this configuration."""
+"""Resuming a run: find its checkpoint, and check that it belongs to this configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_checkpoint(path: str | Path, option: str = "train.ckpt") -> dict[str, A
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
-    """Return the number of processes that a trainer's options name; 1 where Lightning is to find out."""
+    """Return the number of processes that the options of the trainer name; 1 where Lightning decides."""
     devices = trainer.get("devices")
     count = len(devices) if isinstance(devices, (list, tuple)) else devices
     return max(1, count if isinstance(count, int) else 1) * (trainer.get("num_nodes") or 1)

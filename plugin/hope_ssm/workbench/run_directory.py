@@ -2,7 +2,7 @@
 
 config.yaml        the resolved configuration
 run.json           state, times, command, versions, git state, machine, numbers of parameters
-metrics.csv        one row an epoch
+metrics.csv        one row per epoch
 results.json       the last metrics and those of the test
 checkpoints/       best.ckpt, last.ckpt and, while the run goes, previous.ckpt
 csv/, tensorboard/ what Lightning's loggers wrote
@@ -44,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, like :func:`write_text`."""
+    """Write a JSON file, like ``write_text``."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 

@@ -87,7 +87,7 @@ def left_out(damaged: Mapping[Path, str]) -> str:
 
 
 def find_runs(directory: str | os.PathLike) -> list[RunDirectory]:
-    """Return every sound run below ``directory``, see :func:`survey`."""
+    """Return every sound run below ``directory``, see ``survey``."""
     return survey(directory)[0]
 
 

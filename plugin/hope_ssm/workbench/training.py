@@ -87,9 +87,10 @@ def train(
         is finished is read back instead.
 
     Raises:
-        TypeError, ValueError: the configuration.  FileExistsError: the directory holds another run, or another
-            process trains there.
-        TrainingInterrupted: Ctrl-C or SIGTERM.  OSError: no room on the disk.
+        TypeError, ValueError: the configuration is wrong.
+        FileExistsError: the directory holds another run, or another process trains there.
+        TrainingInterrupted: the user pressed Ctrl-C, or SIGTERM came.
+        OSError: the disk is full.
     """
     config, run = checked(config), RunDirectory(Path(directory).absolute())
     task, data = build(config)
@@ -102,7 +103,7 @@ def train(
         from hope_ssm.workbench.evaluation import load
 
         best = "best" if (run.path / BEST).is_file() else "last"
-        _logger.info("%s is finished; nothing to do with train.ckpt=auto.", run.path)
+        _logger.info("%s is finished; there is nothing to do with train.ckpt=auto.", run.path)
         return Run(load(run.path, best), run.results, None)
     rehearse(task, data, config)
     with run.alone() if first else nullcontext(), Signals() as signals:

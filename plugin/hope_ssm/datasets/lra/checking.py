@@ -155,7 +155,7 @@ def check(root: Path, say: Callable[[str], None]) -> bool:
         say(f"{folder}")
         note, damage = folder / RECIPE, Damage(str(folder))
         if note.is_file() and not json.loads(note.read_text(encoding="utf-8"))["whole"]:
-            say("  half made: the same hope data goes on where it was.")
+            say("  incomplete: run the same hope data again, it continues where it stopped.")
             fine = False
             continue
         try:

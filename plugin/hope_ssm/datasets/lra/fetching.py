@@ -15,7 +15,7 @@ from typing import Any
 
 from hope_ssm.checks import check_choice
 from hope_ssm.datasets import cifar
-from hope_ssm.datasets.lra.making import PARTIAL, alone, check_space, told, whole_file
+from hope_ssm.datasets.lra.making import PARTIAL, alone, check_space, explained, whole_file
 from hope_ssm.datasets.lra.texts import SPLIT_FILES
 
 TIMEOUT = 30  # seconds without an answer
@@ -110,7 +110,7 @@ def download(source: Source, path: Path, advance: Callable[[int], None]) -> None
         partial.replace(path)
     except OSError as error:
         if error.errno is not None:  # of the disk; those of the connection have none
-            raise told(error, path.parent) from error
+            raise explained(error, path.parent) from error
         status = getattr(getattr(error, "response", None), "status_code", None)
         why = f"the server answers {status}" if status else "there is no connection"
         raise ConnectionError(
@@ -120,13 +120,13 @@ def download(source: Source, path: Path, advance: Callable[[int], None]) -> None
         partial.unlink(missing_ok=True)
 
 
-def verify(path: Path, source: Source, mine: bool) -> str:
+def verify(path: Path, source: Source, fetched: bool) -> str:
     """Return the checksum of an archive if it is the published one, or the one of its first use.
 
     Args:
         path: of the archive.
         source: what it should be.
-        mine: it was fetched by this program, which puts it aside if it is something else.
+        fetched: it was fetched by this program, which puts it aside if it is something else.
 
     Raises:
         ValueError: it is something else.
@@ -138,11 +138,11 @@ def verify(path: Path, source: Source, mine: bool) -> str:
     if found == expected:
         return f"{algorithm} {found}"
     aside = path.with_name(f"{path.name}.wrong-checksum")
-    if mine:
+    if fetched:
         path.replace(aside)
     raise ValueError(
         f"{path} must have the {algorithm} {expected}; it has {found}. It was not used"
-        + (f" and is now {aside.name}; run this again." if mine else "; get the file anew.")
+        + (f" and is now {aside.name}; run this again." if fetched else "; get the file anew.")
     )
 
 
@@ -181,7 +181,7 @@ def unpack(archive: Path, source: Source, folder: Path) -> None:
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{archive} must be a whole tar archive; it is damaged. Get it anew.") from error
     except OSError as error:
-        raise told(error, folder) from error
+        raise explained(error, folder) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -203,8 +203,9 @@ def fetch(
         advance: hears the bytes that came.
 
     Raises:
-        FileNotFoundError: no such archive.  ConnectionError, ValueError: see ``download``, ``verify`` and
-            ``unpack``.
+        FileNotFoundError: there is no such archive.
+        ConnectionError: see ``download``.
+        ValueError: see ``verify`` and ``unpack``.
     """
     source = SOURCES[check_choice("kind", kind, SOURCES)]
     folder = root / source.folder
@@ -226,7 +227,7 @@ def _put(
 ) -> None:
     folder = root / source.folder
     folder.mkdir(parents=True, exist_ok=True)
-    mine = archive is None
+    fetched = archive is None
     if archive is None:
         archive = root / "downloads" / source.url.rpartition("/")[2]
         archive.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +237,7 @@ def _put(
             download(source, archive, advance)
     elif not archive.is_file():
         raise FileNotFoundError(f"--archive must name a copy of {source.url}; {archive} is no file.")
-    checksum = verify(archive, source, mine)
+    checksum = verify(archive, source, fetched)
     if not source.md5:
         say(f"no checksum of {source.url} is published: that of this copy, {checksum}, is noted and asked for again.")
         with whole_file(archive.with_name(f"{archive.name}.sha256")) as file:

@@ -20,10 +20,10 @@ def place(data_dir: str | None, *default: str) -> Path:
 
 
 def check_there(folder: Path, names: list[str], mend: str) -> None:
-    """Raise unless the folder has these and is not half made; ``mend`` says what makes it."""
+    """Raise unless the folder has these and is not incomplete; ``mend`` says what makes it."""
     note = folder / RECIPE
     if note.is_file() and not json.loads(note.read_text(encoding="utf-8"))["whole"]:
-        raise FileNotFoundError(f"{folder} is half made. {mend} goes on where it was.")
+        raise FileNotFoundError(f"{folder} is incomplete. {mend} continues it.")
     for name in names:
         if not (folder / name).exists():
             raise FileNotFoundError(
@@ -49,7 +49,7 @@ class Damage:
         """Whether at most 1 in 1000 samples are damaged."""
         return len(self.found) <= TOLERATED * (self.fine + len(self.found))
 
-    def settle(self) -> None:
+    def check(self) -> None:
         """Log what is left out; raise if it is more than 1 in 1000."""
         if not self.found:
             return

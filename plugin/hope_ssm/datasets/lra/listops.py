@@ -141,8 +141,8 @@ def make(
 ) -> bool:
     """Make ``basic_{train,val,test}.tsv``, all samples distinct; return whether there was anything to do.
 
-    Every 500 samples have random numbers of their own, so the bytes depend on seed and size alone. Stopped, it goes on
-    where it was.
+    Every 500 samples have random numbers of their own, so the bytes depend on seed and size alone. A stopped call
+    continues where it was.
 
     Args:
         folder: of the files; new, or begun by this function with the same seed and size.

@@ -1,4 +1,4 @@
-"""Files made in parts: by several processes, whole or not at all, and the same bytes however often it was stopped."""
+"""Files made in parts, by several processes: complete or absent, and with the same bytes after any interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with storage.whole_file(path) as file:
             yield file
     except OSError as error:
-        raise told(error, path.parent) from error
+        raise explained(error, path.parent) from error
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def one_at_a_time(make: Callable[..., bool]) -> Callable[..., bool]:
-    """Let ``make(folder, …)`` run :func:`alone` with its folder."""
+    """Let ``make(folder, …)`` run ``alone`` with its folder."""
 
     @wraps(make)
     def made(folder: Path, *args: Any, **options: Any) -> bool:
@@ -67,7 +67,7 @@ def one_at_a_time(make: Callable[..., bool]) -> Callable[..., bool]:
     return made
 
 
-def told(error: OSError, folder: Path) -> OSError:
+def explained(error: OSError, folder: Path) -> OSError:
     """Return an error that says what to do where a disk is full, others as they are."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error

@@ -15,11 +15,11 @@ from hope_ssm.datasets.lra.making import (
     PARTIAL,
     check_space,
     claim,
+    explained,
     finish,
     make_parts,
     one_at_a_time,
     part_generator,
-    told,
     whole_file,
 )
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, Setting, picture, scene, setting_of
@@ -66,7 +66,7 @@ def _write_part(folder: Path, seed: int, part: int, size: int, resolution: int, 
             lines.append(" ".join(map(str, (f"imgs/{part}", f"sample_{i}.png", i, label, *rest))) + "\n")
         partial.replace(place)
     except OSError as error:
-        raise told(error, folder) from error
+        raise explained(error, folder) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     with whole_file(folder / "metadata" / f"{part}.npy") as file:
@@ -87,10 +87,10 @@ def make(
     """Make ``folder/level``: images, and their labels in text files; return whether there was anything to do.
 
     Every 500 images have random numbers of their own, so the bytes depend on resolution, seed, size and level alone.
-    Stopped, it goes on where it was.
+    A stopped call continues where it was.
 
     Args:
-        folder: the host's ``pathfinder32``, say.
+        folder: such as the host's ``pathfinder32``.
         resolution: 16, 32, 64, 128 or 256.
         seed: from 0 to 2⁶³ - 1.
         size: images; half of them, in every 500, have label 1.

@@ -112,7 +112,7 @@ def pathfinder(
         test_split: share of all images, above 0.
 
     Raises:
-        FileNotFoundError: the files are not there, or half made.
+        FileNotFoundError: the files are not there, or incomplete.
         ValueError: more than 1 in 1000 images are absent or empty; fewer are left out.
     """
     folder, damage = (
@@ -123,7 +123,7 @@ def pathfinder(
     check_there(folder / LEVEL, ["imgs", "metadata"], mend)
     images = labelled(folder / LEVEL, damage)
     damage.fine = len(images)
-    damage.settle()
+    damage.check()
     n_val, n_test = int(val_split * len(images)), int(test_split * len(images))
     if min(n_val, n_test) < 1 or n_val + n_test >= len(images):
         raise ValueError(

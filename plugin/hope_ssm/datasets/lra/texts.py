@@ -88,7 +88,7 @@ def _encoded(
 ) -> tuple[dict[str, TokenSequences], Vocabulary]:
     """Numbers of the tokens of every split, by the vocabulary of the training texts."""
     damage.fine = sum(map(len, rows.values()))
-    damage.settle()
+    damage.check()
     for name, part in rows.items():
         if not part:
             raise ValueError(f"the {name} split of {what} must have samples; it has none.")
@@ -112,7 +112,7 @@ def listops(
         append_eos: see ``Vocabulary``.
 
     Raises:
-        FileNotFoundError: files that are not there, or half made.
+        FileNotFoundError: files that are not there, or incomplete.
         ValueError: more than 1 in 1000 lines damaged; fewer are left out.
     """
     folder, damage = place(data_dir, "listops"), Damage("ListOps")

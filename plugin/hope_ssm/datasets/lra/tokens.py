@@ -76,7 +76,7 @@ class TokenSequences(Dataset):
 
     Args:
         columns: encoded sequences; one list, or two.
-        classes: one a row.
+        classes: one per row.
     """
 
     def __init__(self, columns: Sequence[Sequence[np.ndarray]], classes: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from hope_ssm.precision import full_precision
 def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tensor:
     """p(z) = Σ_j (z^b)^j Σ_{i<b} c_{jb+i} zⁱ at the all-pass nodes, with b about √n.
 
-    The inner sums of all blocks are one real product [n/b, b] × [b, 2F] a system; leading batch dimensions
+    The inner sums of all blocks are one real product [n/b, b] × [b, 2F] per system; leading batch dimensions
     that the sampling period does not have (channels, batch) share the powers and become rows of it.
 
     Args:

@@ -20,7 +20,7 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         length: L; the angles are θ_j = 2πj / L.
 
     Returns:
-        (..., F) complex with F = L // 2 + 1. Memory O(n + F) a system.
+        (..., F) complex with F = L // 2 + 1. Memory O(n + F) per system.
 
     Source: Charlier, Feydy, Glaunès, Collin, Durif, "Kernel Operations on the GPU, with Autodiff, without Memory
     Overflows", JMLR 22 (2021).

@@ -21,8 +21,8 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
         r_{jb+i} = (T(q^b)ᵀʲ c)ᵀ (T(q)ⁱ (1, a, a², …)),
 
-    a matrix product [L/b, n] × [n, b] a system. Both tables are made by doubling, in the dtype of Δt, from powers of q
-    in float64. ‖T(q)‖ ≤ 1, so rounding is not amplified. The derivatives are of the same kind,
+    a matrix product [L/b, n] × [n, b] per system. Both tables are made by doubling, in the dtype of Δt, from powers of
+    q in float64. ‖T(q)‖ ≤ 1, so rounding is not amplified. The derivatives are of the same kind,
 
         ∂λ_k/∂Δt = λ_k / (1 + Δt) + (k (λ_{k-1} + λ_k) - (k+1) (λ_k + λ_{k+1})) / (2Δt),
 
@@ -35,7 +35,7 @@ def response(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tens
 
     Returns:
         (..., L) in the dtype of ``sampling_period``; n·L multiply-adds and O(√L·n log n) for the tables, memory O(L +
-        n·√L) a system.
+        n·√L) per system.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
     if as_written():
@@ -111,17 +111,16 @@ def _analysis(gradient: Tensor, fine: Tensor, spectra: Tensor) -> Tensor:
     return rows
 
 
-def _slope(moments: Tensor, dt: Tensor) -> Tensor:
+def slope(moments: Tensor, dt: Tensor) -> Tensor:
     """∂m_k/∂Δt for k < n from m_0 … m_n.
 
     Args:
-        moments: (S, R, n+1).
-        dt: (S).
+        moments: (..., n+1).
+        dt: broadcast against them.
 
     Returns:
-        (S, R, n).
+        (..., n).
     """
-    dt = dt[..., None, None]
     pairs = moments[..., 1:] + moments[..., :-1]
     order = torch.arange(1, moments.shape[-1], dtype=dt.dtype, device=dt.device)
     rising = order * pairs
@@ -151,7 +150,7 @@ class _Synthesis(torch.autograd.Function):
             found = _Analysis.apply(gradient, dt, fine, spectra, n + ctx.needs_input_grad[1])
         if not ctx.needs_input_grad[1]:
             return found, None, None, None, None
-        of_dt = (c * _slope(found, dt)).sum((-2, -1))
+        of_dt = (c * slope(found, dt[..., None, None])).sum((-2, -1))
         return found[..., :n], of_dt, None, None, None
 
 
@@ -178,7 +177,7 @@ class _Analysis(torch.autograd.Function):
         elif ctx.needs_input_grad[0]:
             of_gradient = _Synthesis.apply(weights, dt, *_enough(dt, fine, spectra, gradient, ctx.order))
         if ctx.needs_input_grad[1]:
-            of_dt = (weights * _slope(moments(gradient, dt, ctx.order + 1), dt)).sum((-2, -1))
+            of_dt = (weights * slope(moments(gradient, dt, ctx.order + 1), dt[..., None, None])).sum((-2, -1))
         return of_gradient, of_dt, None, None, None
 
 

@@ -28,7 +28,7 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         length: L; the angles are θ_j = 2πj / L.
 
     Returns:
-        (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds a system and 8·F bytes in float32. Sums in the dtype
+        (..., F) complex with F = L // 2 + 1; 4·n·F multiply-adds per system and 8·F bytes in float32. Sums in the dtype
         of the coefficients. The backward pass adds in a fixed order.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)

@@ -1,4 +1,4 @@
-"""What a batch must look like, looked at once a split: a data set of the wrong shape is refused in one sentence."""
+"""The check of the first batch of each split: a data set of the wrong shape is refused with one sentence."""
 
 from __future__ import annotations
 

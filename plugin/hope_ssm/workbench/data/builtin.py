@@ -13,6 +13,7 @@ from hope_ssm.datasets.copying import Copying
 from hope_ssm.datasets.delay import Delay
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.datasets.randomness import RandomDataset
+from hope_ssm.datasets.tones import PAIRS, Tones
 from hope_ssm.workbench.data.splits import Splits, pad
 
 
@@ -140,3 +141,17 @@ def adding(l_max: int = 1000, n_samples: int = 50000, val_split: float = 0.1, se
         raise ValueError(f"val_split must leave training and validation samples of {n_samples}; got {val_split}.")
     parts = _drawn(Adding, n_samples - n_eval, n_eval, seed, True, l_max=l_max)
     return Splits.of(parts, d_input=2, d_output=1)
+
+
+def tones(
+    l_seq: int = 512,
+    l_tone: int = 64,
+    noise: float = 1.0,
+    static: bool = False,
+    n_train: int = 2000,
+    n_eval: int = 1000,
+    seed: int = 0,
+) -> Splits:
+    """Two tones of five, then noise, to name the pair."""
+    options = {"l_seq": l_seq, "l_tone": l_tone, "noise": noise}
+    return Splits.of(_drawn(Tones, n_train, n_eval, seed, static, **options), d_input=1, d_output=len(PAIRS))

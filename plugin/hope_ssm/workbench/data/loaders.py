@@ -67,8 +67,8 @@ class SameOrder(SequentialSampler):
 class TrainingLoader(ChunkLoader):
     """Every epoch in an order of its own, each process its share, and all its randomness from (seed, epoch, rank).
 
-    A data set with the method ``set_epoch(epoch)`` is told the epoch. The global generators are seeded as well, which
-    makes whatever draws from them in the epoch, dropout say, repeatable after a resume.
+    The method ``set_epoch(epoch)`` of a data set is called, if it has one. The global generators are seeded as well.
+    So whatever draws from them in the epoch, dropout for example, is repeated after a resume.
 
     Args:
         dataset: of the training split.

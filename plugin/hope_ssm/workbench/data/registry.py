@@ -22,6 +22,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "delay": builtin.delay,
     "copying": builtin.copying,
     "adding": builtin.adding,
+    "tones": builtin.tones,
     "listops": lra.listops,
     "listops-small": lra.listops_small,
     "imdb": lra.imdb,

@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, epoch, rank): what a resumed run draws is what the undisturbed one would have."""
+"""Randomness as a function of (seed, epoch, rank), so that a resumed run draws the same numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generators() -> dict[str, Any]:
 
 
 def set_generators(states: Mapping[str, Any]) -> None:
-    """Set the global generators to what :func:`generators` returned."""
+    """Set the global generators to what ``generators`` returned."""
     random.setstate(states["python"])
     name, numbers, *rest = states["numpy"]
     np.random.set_state((name, numbers.numpy().astype(np.uint32), *rest))

@@ -70,13 +70,13 @@ class Splits:
         train: torch data set for training. If its samples change from epoch to epoch, it has ``set_epoch(epoch)``.
         val: torch data set for validation.
         test: torch data set for the test.
-        d_input: features of x (L, d_input); of no account for tokens x (L,).
-        d_output: classes, or numbers a prediction has.
-        l_output: steps a prediction has: 0 for one prediction a sequence (y is a class, or (d_output,)), k for the last
-            k steps and None for all (y is (k,) classes, or (k, d_output)).
+        d_input: number of features of x (L, d_input); not used for tokens x (L,).
+        d_output: number of classes, or of numbers to predict.
+        l_output: number of steps that are predicted: 0 for one prediction per sequence (y is a class, or (d_output,)),
+            k for the last k steps and None for all (y is (k,) classes, or (k, d_output)).
         n_tokens: size of the alphabet, if x are tokens 0 … n_tokens - 1.
         collate: makes a batch of samples: ``stack``, ``pad`` for sequences of different lengths, or ``pad_pairs``
-            for two sequences a sample.
+            for two sequences per sample.
     """
 
     train: Dataset

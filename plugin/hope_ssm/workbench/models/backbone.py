@@ -88,8 +88,8 @@ class SequenceModel(nn.Module):
         dropout: on every residual branch, and in layers that do not set their own.
         tie_dropout: one mask for all steps of a sequence; in layers too that do not set their own.
         dropinp: dropout on the inputs.
-        bidirectional: two layers a block, the second on each sequence backwards, and a linear map of both. (In the host
-            the second hears the sequence forwards too. The layer's own ``bidirectional`` is a two-sided kernel.)
+        bidirectional: two layers per block, the second on each sequence backwards, and a linear map of both. (In the
+            host the second hears the sequence forwards too. The layer's own ``bidirectional`` is a two-sided kernel.)
         residual: ``"R"`` and others, see ``residuals``; None for none.
         pool: see ``pooling``; None for none.
         transposed: accepted for the host's sake; the axes are (B, L, H) here either way.
@@ -149,13 +149,13 @@ class SequenceModel(nn.Module):
 
         Args:
             x: inputs, (B, L, H).
-            state: one state a layer, or None.
+            state: one state per layer, or None.
             rate: relative sampling rate.
             lengths: (B,) whole numbers if the sequences end before L. What follows does not change the outputs
                 before it, the states or the statistics of norms; the output there is 0.
 
         Returns:
-            (B, L', H'), and one state a layer (None without ``state``); see ``output_lengths``.
+            (B, L', H'), and one state per layer (None without ``state``); see ``output_lengths``.
         """
         if state is not None:
             self._check_recurrent()
@@ -197,7 +197,7 @@ class SequenceModel(nn.Module):
         if not isinstance(state, (list, tuple)) or len(state) != len(self.layers):
             got = len(state) if isinstance(state, (list, tuple)) else type(state).__name__
             raise ValueError(
-                f"the state must be a list of {len(self.layers)}, one a layer; got {got}. "
+                f"the state must be a list of {len(self.layers)}, one per layer; got {got}. "
                 "default_state(batch) makes one."
             )
         return list(state)

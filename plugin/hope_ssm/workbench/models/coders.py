@@ -29,7 +29,7 @@ class LinearEncoder(nn.Linear):
         if not x.is_floating_point():
             raise TypeError(f"the linear encoder takes real numbers; got {x.dtype}. For tokens set encoder=embedding.")
         if x.shape[-1] != self.in_features:
-            raise ValueError(f"the input must have {self.in_features} features a step; got shape {tuple(x.shape)}.")
+            raise ValueError(f"the input must have {self.in_features} features per step; got shape {tuple(x.shape)}.")
         return super().forward(without_padding(x, lengths))
 
 
@@ -101,7 +101,7 @@ class SequenceDecoder(nn.Module):
         l_output: k for the last k steps, the first k of ``"first"``; 0 for one without the axis of steps; None for all.
         use_lengths: demand ``lengths``. Where there are any, they are used in any case.
 
-    Of a sequence in a padded batch, its own steps alone count, and the last is its own.
+    In a padded batch only the steps of the sequence itself count, and the last step is its own last.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class RetrievalDecoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
         if len(x) % 2:
-            raise ValueError(f"the decoder retrieval needs two sequences a sample; got {len(x)} in a batch.")
+            raise ValueError(f"the decoder retrieval needs two sequences per sample; got {len(x)} in a batch.")
         first, second = self.feature(x, lengths).chunk(2)
         both = [first, second, first - second, first * second] if self.nli else [first, second]
         return self.classifier(torch.cat(both, -1))

@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Affine(nn.Module):
-    """αx + c ⊙ y with trained c, at first βl^{-γ} in layer l: one number, or one a feature (``scalar=False``)."""
+    """αx + c ⊙ y with trained c, at first βl^{-γ} in layer l: one number, or one per feature (``scalar=False``)."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
 
 
 def write(directory: Path, out: Path, metric: str | None = None, baseline: str | None = None) -> str:
-    """Write report.md, report.csv (a line a configuration), runs.csv (a line a run) and report.png into ``out``.
+    """Write report.md, report.csv (a line per configuration), runs.csv (a line per run) and report.png into ``out``.
 
     Args:
         directory: with runs below it.

@@ -22,7 +22,7 @@ class Row:
     Attributes:
         settings: {swept key: value}, what sets it apart from the other rows.
         label: the same as text.
-        runs: one a seed.
+        runs: one per seed.
         notes: what a reader must know.
     """
 

@@ -45,7 +45,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"the configuration has no group {key!r}; valid are {valid}.{nearest(key, GROUPS)}")
     missing = [group for group in GROUPS if values.get(group) is None]
     if missing:
-        raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; {', '.join(missing)} missing.")
+        raise ValueError(f"the configuration must have the groups {', '.join(GROUPS)}; it lacks {', '.join(missing)}.")
     known = inspect.signature(pl.Trainer).parameters  # of the Lightning that is installed
     trainer = {key: kind for key, kind in TRAINER.items() if key in known}
     values |= {

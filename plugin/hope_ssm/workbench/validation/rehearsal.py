@@ -136,8 +136,8 @@ def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
     steps = steps if last == -1 else min(steps, last)
     if not 0.5 <= planned / max(1, steps) <= 2:
         _logger.warning(
-            "The schedule has scheduler.num_training_steps=%d, the training about %d: the learning rate will not end "
-            "where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
+            "The schedule has scheduler.num_training_steps=%d, but the training has about %d: the learning rate will "
+            "not end where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
             planned, steps, steps,
         )  # fmt: skip
 

@@ -30,7 +30,7 @@ _NAMED = {"_name_": needed(str)}
 TRAIN = {
     "seed": needed(Seed),
     "ckpt": Text | None,
-    "compile": Flag | Text | None,
+    "compile": Flag | Literal["inductor", "aot_eager", "eager"] | None,
     "ema": Decay | None,
     "tensorboard": Flag | None,
     "test": Flag,

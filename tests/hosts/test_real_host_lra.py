@@ -57,18 +57,18 @@ def test_listops(found, root):
     ours = lra.listops(str(root / "listops"))
     assert n == ours.n_tokens
     for part, xs, ys in zip((ours.train, ours.val, ours.test), rows, labels, strict=True):
-        mine = [part[i] for i in range(len(part))]
-        assert [y for _, y in mine] == ys
-        assert [x.tolist() for x, _ in mine] == xs
+        read = [part[i] for i in range(len(part))]
+        assert [y for _, y in read] == ys
+        assert [x.tolist() for x, _ in read] == xs
 
 
 def test_pathfinder(found, root):
     sums, labels = found["pathfinder"]
     ours = lra.pathfinder(16, str(root / "pathfinder" / "pathfinder16"))
     for part, xs, ys in zip((ours.train, ours.val, ours.test), sums, labels, strict=True):
-        mine = [part[i] for i in range(len(part))]
-        assert [y for _, y in mine] == ys
-        assert [float(x.sum()) for x, _ in mine] == pytest.approx(xs, rel=1e-5)
+        read = [part[i] for i in range(len(part))]
+        assert [y for _, y in read] == ys
+        assert [float(x.sum()) for x, _ in read] == pytest.approx(xs, rel=1e-5)
 
 
 @pytest.mark.parametrize(
