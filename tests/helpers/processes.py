@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import subprocess
@@ -43,7 +44,11 @@ def _begin(function, arguments, directory, environment, outputs):
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     sys.argv = [HOPE, *arguments]
     sys.modules["__main__"].__spec__ = None  # not pytest's: Lightning starts further ranks as sys.argv says
-    sys.exit(function(*arguments))
+    try:
+        status = function(*arguments)
+    finally:
+        atexit._run_exitfuncs()  # as at the end of an interpreter: joblib's workers end by one of them
+    sys.exit(status)
 
 
 def in_a_process(
