@@ -110,7 +110,7 @@ def test_what_cannot_be_inspected():
 
 
 def test_the_callback_logs_and_leaves_the_model_alone(run):
-    logged = list(csv.DictReader(next(run.rglob("csv/**/metrics.csv")).open()))
+    logged = list(csv.DictReader(next(run.rglob("csv/**/metrics.csv")).read_text().splitlines()))
     row = next(row for row in logged if row[f"hankel/{LAYER}/rank"])
     task = load(run)
     before = {key: value.clone() for key, value in task.state_dict().items()}
@@ -129,7 +129,7 @@ def test_the_callback_looks_once_where_gradients_are_accumulated(tmp_path):
     options = ["trainer.limit_train_batches=4", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=1"]
     quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "+callbacks.hankel.every_n_steps=2"]
     train(compose([*TINY, *options, *quiet, "kernel=hope"]), tmp_path)
-    logged = list(csv.DictReader(next(tmp_path.rglob("csv/**/metrics.csv")).open()))
+    logged = list(csv.DictReader(next(tmp_path.rglob("csv/**/metrics.csv")).read_text().splitlines()))
     assert [row["step"] for row in logged if row[f"hankel/{LAYER}/rank"]] == ["2"]
 
 

@@ -35,7 +35,9 @@ def test_listops_tokens_are_the_host_s(lra_files, marks):
     begin, end = ["<bos>"] * options["append_bos"], ["<eos>"] * options["append_eos"]
     cut = options["l_max"] - len(begin) - len(end)
     rows = {
-        split: [line.split("\t") for line in (lra_files / "listops" / f"basic_{split}.tsv").open()][1:]
+        split: [
+            line.split("\t") for line in (lra_files / "listops" / f"basic_{split}.tsv").read_text().splitlines(True)
+        ][1:]
         for split in ("train", "val", "test")
     }
     tokens = {split: [listops_tokens(source)[:cut] for source, _ in part] for split, part in rows.items()}

@@ -150,7 +150,9 @@ def test_what_does_not_fit_into_memory_is_said_with_its_sizes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 26))
-def test_every_option_means_what_it_says_or_is_refused_at_length(seed, tmp_path):
+def test_every_option_means_what_it_says_or_is_refused_at_length(seed, tmp_path, request):
+    if not request.config.getoption("--every-seed"):
+        pytest.skip("5,000 cases take half an hour; --every-seed runs them")
     assert faults(cases(seed, 160), tmp_path) == []
     for name in OTHERS:
         assert faults(cases_of(base(name), name, seed, 5), tmp_path / name) == []

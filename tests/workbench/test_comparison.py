@@ -23,11 +23,13 @@ def written(path, layer, seed, typed, *, state="finished", lr=0.01, versions="1"
     """A run directory as hope train leaves it."""
     path.mkdir(parents=True)
     train = {"seed": seed, "monitor": "val/accuracy", "mode": "max"}
-    config = {"train": train, "model": {"layer": layer}, "optimizer": {"lr": lr}}
+    config = {"train": train, "model": {"layer": layer}, "optimizer": {"lr": lr}, "dataset": {}, "trainer": {}}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     overrides = [*typed, f"train.seed={seed}"]
     info = {"state": state, "started": path.name, "overrides": overrides, "kernel_parameters": len(layer["mode"])}
-    (path / "run.json").write_text(json.dumps({**info, "versions": {"torch": versions}, "parameters": 9}))
+    (path / "run.json").write_text(
+        json.dumps({**info, "versions": {"torch": versions}, "parameters": 9, "machine": {}})
+    )
     if state == "finished":
         (path / "results.json").write_text(json.dumps({f"test/{name}": value for name, value in results.items()}))
     return RunDirectory(path)

@@ -96,13 +96,13 @@ def test_the_best_checkpoint_of_the_middle_of_an_epoch_can_be_gone_on_with(tmp_p
 
 
 def test_a_checkpoint_that_cannot_be_gone_on_with_exactly_is_refused(tmp_path):
-    options, mine = [*LONGER, *SIX], tmp_path / "mine.ckpt"
-    save = LambdaCallback(on_validation_end=lambda trainer, _: trainer.save_checkpoint(mine))
+    options, midway = [*LONGER, *SIX], tmp_path / "midway.ckpt"
+    save = LambdaCallback(on_validation_end=lambda trainer, _: trainer.save_checkpoint(midway))
     run(tmp_path / "run", *options, callbacks=[At(0, 2, stop), save])  # validates where no undisturbed training would
-    assert read_checkpoint(mine)["global_step"] == 3
+    assert read_checkpoint(midway)["global_step"] == 3
     assert not (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
     with pytest.raises(ValueError, match=r"cannot: it was made beside a validation that an undisturbed .* Take check"):
-        run(tmp_path / "other", *options, f"train.ckpt={mine}")
+        run(tmp_path / "other", *options, f"train.ckpt={midway}")
 
 
 def test_early_stopping_holds_over_a_kill(tmp_path):

@@ -80,7 +80,7 @@ DAMAGES = {
     "a row cut short": ("metrics.csv", _cut(0.9), "metrics.csv"),
     "a row too few": ("metrics.csv", _last_line, "metrics.csv has 3 of 4 epochs"),
     "words in the table": (
-        "metrics.csv", lambda p: p.write_text(p.read_text().replace("0,", "zero,", 1)), "metrics.csv is damaged"
+        "metrics.csv", lambda p: p.write_text(p.read_text().replace("\n0,", "\nzero,", 1)), "metrics.csv is damaged"
     ),
     "no epochs in the table": (
         "metrics.csv", lambda p: p.write_text(p.read_text().replace("epoch", "time", 1)), "rows without epoch"
