@@ -20,7 +20,7 @@ def test_the_page_s_file_trains_by_its_path(hope, tmp_path):
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
     (tmp_path / "my_data.py").write_text(code)
     done = hope(
-        "train", "pipeline=own", "dataset._target_=my_data.tones", "+dataset.length=50", "kernel=hope", *OPTIONS
+        "train", "pipeline=own", "dataset._target_=my_data.beeps", "+dataset.length=50", "kernel=hope", *OPTIONS
     )
     assert done.returncode == 0, done.stderr
     assert "test/accuracy" in done.stdout

@@ -104,8 +104,10 @@ class History(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was recorded before a resume."""
         self.epochs = list(state_dict["epochs"])
-        self._known, self._validated = dict(state_dict["known"]), bool(state_dict["validated"])
-        self._medians, self._peak = list(state_dict["step_seconds"]), float(state_dict["peak_memory_mib"])
+        self._known = dict(state_dict.get("known", {}))  # the oldest runs have the epochs alone
+        self._validated = bool(state_dict.get("validated", True))
+        self._medians = list(state_dict.get("step_seconds", []))
+        self._peak = float(state_dict.get("peak_memory_mib", 0.0))
 
     @property
     def metrics(self) -> dict[str, float]:

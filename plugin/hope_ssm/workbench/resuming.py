@@ -18,6 +18,7 @@ AUTO = "auto"
 # What may differ from the configuration of the checkpoint: nothing that a step of training depends on. Of the number of
 # processes it depends through the global batch alone, which is compared by itself.
 _FREE = (
+    "dataset.__lengths.*",  # only the horizon, a key of its own, is read from them
     "train.ckpt", "train.test", "train.tensorboard",
     "trainer.max_*", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.enable_*", "trainer.log_every_n_steps", "trainer.fast_dev_run", "trainer.limit_test_batches",

@@ -12,7 +12,15 @@ from hope_ssm.workbench.resuming import flat
 from hope_ssm.workbench.run_directory import RunDirectory
 
 # What may differ between two runs of one row: where and how they ran, not what they computed.
-_ASIDE = ("train.seed", "train.ckpt", "train.tensorboard", "wandb", "loader.num_workers", "trainer.enable_progress_bar")
+_ASIDE: tuple[str, ...] = (
+    "train.seed",
+    "train.ckpt",
+    "train.tensorboard",
+    "wandb",
+    "loader.num_workers",
+    "trainer.enable_progress_bar",
+)
+_ASIDE += ("dataset.__lengths",)  # only the horizon, a key of its own, is read from them
 
 
 @dataclass(frozen=True)
