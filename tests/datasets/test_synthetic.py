@@ -183,7 +183,7 @@ def test_sizes_that_the_model_needs():
         ("delay", {"l_seq": 2.5}, TypeError, "l_seq must be a whole number"),
         ("delay", {"dt": 0}, ValueError, "dt must be a finite number above 0; got 0"),
         ("delay", {"static": "no"}, TypeError, "static must be true or false; got 'no'"),
-        ("delay", {"n_train": 0}, ValueError, "number of samples must be a whole number of at least 1; got 0"),
+        ("delay", {"n_train": 0}, ValueError, "n_train must be a whole number of at least 1; got 0"),
         ("copying", {"n_tokens": 2}, ValueError, "n_tokens must be at least 3.*; got 2"),
         ("copying", {"lag": True, "reverse": True}, ValueError, "lag must stand alone"),
         ("copying", {"l_memorize": 0}, ValueError, "l_memorize must be a whole number of at least 1; got 0"),

@@ -68,6 +68,11 @@ def test_what_is_the_workbench_s_own_is_refused_with_the_way_to_it(key, tmp_path
         (["optimizer=sgd", "+optimizer.nesterov=yes", "optimizer.momentum=0"], r"optimizer\.nesterov must suit"),
         (["+loader.prefetch_factor=2"], r"loader\.prefetch_factor must be left out without workers"),
         (["++train.compile=banana"], r"train\.compile must be .*inductor.*; got 'banana'"),
+        (
+            ["+trainer.precision=16", "trainer.accelerator=cpu"],
+            r"trainer\.precision must be one that a CPU has; got 16",
+        ),
+        (["+loader.chunk_len=3", "decoder.l_tail=8"], r"at least l_tail=8 steps; got 3\. It is .* loader\.chunk_len=3"),
         (["decoder.l_tail=1000"], r"at least l_tail=1000 steps; got 80"),
         (["optimizer.lr=1e-7"], r"scheduler\.eta_min must not be above optimizer\.lr; got 1e-06 and 1e-07"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hope_ssm.checks import check_flag
+from hope_ssm.checks import check_flag, check_positive_integer
 from hope_ssm.datasets import cifar, digits, mnist
 from hope_ssm.datasets import watch as watch_recordings
 from hope_ssm.datasets.adding import Adding
@@ -89,6 +89,8 @@ def _drawn(
     kind: Callable[..., RandomDataset], n_train: int, n_eval: int, seed: int, static: bool, **options: Any
 ) -> dict:
     """The splits of an artificial data set: training samples new in every epoch unless ``static``, others fixed."""
+    check_positive_integer("n_train", n_train)
+    check_positive_integer("n_eval", n_eval)
     train = kind(n_train, seed, "train", check_flag("static", static), **options)
     return {"train": train, **{name: kind(n_eval, seed, name, **options) for name in ("val", "test")}}
 

@@ -36,8 +36,15 @@ def rehearse(task: Any, data: DataModule, config: Mapping[str, Any]) -> None:
     _check_limits(data, config["trainer"])
     _warn_of_the_schedule(data, config)
     device = trainer.strategy.root_device
+    asked = config["trainer"].get("precision")
+    if device.type == "cpu" and str(asked) in ("16", "16-mixed"):
+        raise ValueError(
+            f"trainer.precision must be one that a CPU has; got {asked!r}, for which Lightning would take bf16-mixed. "
+            "Set trainer.precision=bf16-mixed or 32."
+        )
     if device.type == "cpu" or isinstance(trainer.strategy, SingleDeviceStrategy):
-        _predict(task, data, device)
+        with _long_enough(config):
+            _predict(task, data, device)
 
 
 def _trainer(options: dict[str, Any]) -> pl.Trainer:
@@ -140,6 +147,22 @@ def _warn_of_the_schedule(data: DataModule, config: Mapping[str, Any]) -> None:
             "not end where the schedule does. Set scheduler.num_training_steps=%d and num_warmup_steps below it.",
             planned, steps, steps,
         )  # fmt: skip
+
+
+@contextmanager
+def _long_enough(config: Mapping[str, Any]) -> Iterator[None]:
+    """Add to the complaint that a sequence is too short which keys have shortened it."""
+    try:
+        yield
+    except ValueError as error:
+        keys = {
+            "model.pool.stride": (config["model"].get("pool") or {}).get("stride"),
+            "loader.chunk_len": config["loader"].get("chunk_len"),
+        }
+        listed = " and ".join(f"{key}={value}" for key, value in keys.items() if value not in (None, 1))
+        if not listed or "sequence must have at least" not in str(error):
+            raise
+        raise ValueError(f"{error} It is shortened by {listed}.") from error
 
 
 @torch.no_grad()
