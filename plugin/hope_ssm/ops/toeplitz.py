@@ -128,6 +128,7 @@ def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:
     x, y = (sampling_period.unsqueeze(-1) * part for part in (bilinear.real, bilinear.imag))
     log_modulus = torch.log1p(-4 * x / ((1 + x) ** 2 + y**2)) / 2
     argument = torch.atan2(-y, 1 - x) - torch.atan2(y, 1 + x)
-    samples = torch.polar(torch.exp(exponent * log_modulus), exponent * argument)
+    # not polar, whose derivative divides by a modulus that may be too small for its square
+    samples = torch.exp(torch.complex(exponent * log_modulus, exponent * argument))
     half_point = torch.polar(radius ** -order[:n], order[:n] * (-math.pi / points))
     return (torch.fft.fft(samples, n=points)[..., :n] * (2 / points) * half_point).real
