@@ -96,8 +96,8 @@ def test_gradients_are_those_of_the_tables(length, system, rng):
 def test_float32_keeps_the_memory(dt, rng):
     """At L = 4096 the values and the gradient of c within 1e-5 of float64, relative to the largest.
 
-    Δt and ω have one gradient each, a sum over all steps and orders that cancels. They have the tolerance that HOPE's Δt
-    has; instructions that add in one row come to 3e-5.
+    Δt and ω have one gradient each, a sum over all steps and orders that cancels. They have the tolerance of HOPE's Δt;
+    instructions that add in one row come to 3e-5.
     """
     c, periods, frequencies = pairs(some(rng, 1, 1, 2, 16)), torch.full((1, 2), dt), torch.tensor([[0.3, 2.0]])
     results = []
