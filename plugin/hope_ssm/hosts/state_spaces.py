@@ -143,9 +143,11 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
-# ++model.layer.layer=grouped_fftconv
+# model/layer=essm; ++model.layer.layer=grouped_fftconv, or input_memory_fftconv
 LAYERS = {
     "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
+    "input_memory_fftconv": "hope_ssm.hosts.state_spaces_layers.InputMemoryFFTConv",
+    "essm": "hope_ssm.hosts.state_spaces_layers.HostESSM",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

@@ -33,6 +33,7 @@ class DSSKernel(ModalKernel):
         d_state: n, even.
         variant: ``"exp"``, or ``"softmax"``, which needs l_max.
         init: as of S4D; the paper's is diag-legs.
+        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
@@ -48,13 +49,14 @@ class DSSKernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_optimizer_options = ("B",)
-    idle_options = S4_OPTIONS
+    idle_options = S4_OPTIONS - {"init_scale_imag"}
 
     def __init__(
         self,
         *,
         d_state: int = 64,
         init: str | None = "diag-legs",
+        init_scale_imag: float = 1.0,
         variant: str = "exp",
         **shared: Any,
     ) -> None:
@@ -65,7 +67,8 @@ class DSSKernel(ModalKernel):
                 "variant='softmax' needs l_max, over which it normalizes; got none. "
                 "Set model.layer.l_max to the length of the sequences, or take variant='exp'."
             )
-        self.register_modes(initial_poles("diag-legs" if init is None else init, self.n, self.deterministic))
+        poles = initial_poles("diag-legs" if init is None else init, self.n, self.deterministic)
+        self.register_modes(poles, init_scale_imag)
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
         """(Ā, B̄ (H, n) in coordinates), float64."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_positive_integer
+from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.kernels.state_space import StateSpaceKernel
 from hope_ssm.precision import working_dtype
 
@@ -107,8 +107,17 @@ class ModalKernel(StateSpaceKernel):
     A_imag: Tensor
     B: Tensor
 
-    def register_modes(self, poles: Tensor) -> None:
-        """Register Λ, (n/2,) or (n_ssm, n/2) complex, random C, and the sampling periods."""
+    def register_modes(self, poles: Tensor, scale_imag: float = 1.0) -> None:
+        """Register Λ, (n/2,) or (n_ssm, n/2) complex, random C, and the sampling periods.
+
+        Args:
+            poles: Re Λ + i Im Λ.
+            scale_imag: α, above 0: Λ begins as Re Λ + iα Im Λ.
+
+        Source: Yu, Lyu, Lim, Mahoney, Erichson, "Tuning Frequency Bias of State Space Models", ICLR 2025
+        (arXiv 2410.02035).
+        """
+        poles = torch.complex(poles.real, check_positive_number("init_scale_imag", scale_imag) * poles.imag)
         C = self.initial_outputs()
         self.register_sampling_period("raw_sampling_period", self.d_model)
         self.register_poles(poles.expand(self.n_ssm, -1))

@@ -82,6 +82,7 @@ class S4Kernel(ModalKernel):
         d_state: n, even: n/2 modes and their conjugates.
         init: ``"legs"``, ``"legt"`` (of rank 2), ``"lagt"`` or ``"fout"`` (alias ``"fourier"``), see ``hippo``;
             ``"hippo"`` for legs in the first half of the n_ssm copies and fout in the second.
+        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         rank: rows of P, at least as many as the basis needs.
         dt_min: least initial Δt; None means 1 / l_max, so that the mean lags 1/Δt of legs, legt and fout cover the
             sequence (``hippo.timescales``).
@@ -103,7 +104,7 @@ class S4Kernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS - {"rank"}
+    idle_options = S4_OPTIONS - {"rank", "init_scale_imag"}
     P: Tensor
 
     def __init__(
@@ -113,6 +114,7 @@ class S4Kernel(ModalKernel):
         dt_min: float | None = 0.001,
         dt_max: float | None = 0.1,
         init: str | None = "legs",
+        init_scale_imag: float = 1.0,
         rank: int = 1,
         **shared: Any,
     ) -> None:
@@ -120,7 +122,7 @@ class S4Kernel(ModalKernel):
         super().__init__(dt_min=dt_min, dt_max=dt_max, **shared)
         self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
         poles, P, B = (torch.as_tensor(part) for part in self._copies("legs" if init is None else init))
-        self.register_modes(poles)
+        self.register_modes(poles, init_scale_imag)
         self.register("P", torch.view_as_real(P))
         self.register("B", torch.view_as_real(B))
 

@@ -84,6 +84,7 @@ class S4DKernel(ModalKernel):
         d_state: n, even.
         init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``, or at random, the same for all
             features: ``"diag-rand"``, ``"diag-uniform"``.
+        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         disc: ``"zoh"`` or ``"bilinear"``.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
@@ -100,16 +101,24 @@ class S4DKernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS - {"disc"}
+    idle_options = S4_OPTIONS - {"disc", "init_scale_imag"}
 
-    def __init__(self, *, d_state: int = 64, init: str | None = "diag-lin", disc: str = "zoh", **shared: Any) -> None:
+    def __init__(
+        self,
+        *,
+        d_state: int = 64,
+        init: str | None = "diag-lin",
+        init_scale_imag: float = 1.0,
+        disc: str = "zoh",
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
         self.n = n = self.check_order(d_state)
         poles = initial_poles(init, n, self.deterministic)
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
         B = torch.zeros(self.n_ssm, n // 2, 2)
         B[..., 0] = 1.0
-        self.register_modes(poles)
+        self.register_modes(poles, init_scale_imag)
         self.register("B", B)
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:

@@ -42,6 +42,7 @@ class StableKernel(ModalKernel):
         d_state: n, even.
         reparameterization: see above.
         init: as of S4D.
+        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
@@ -57,7 +58,7 @@ class StableKernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS
+    idle_options = S4_OPTIONS - {"init_scale_imag"}
     A_weight: Tensor
 
     def __init__(
@@ -65,13 +66,14 @@ class StableKernel(ModalKernel):
         *,
         d_state: int = 64,
         init: str | None = "diag-lin",
+        init_scale_imag: float = 1.0,
         reparameterization: str = "best",
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.n = self.check_order(d_state)
         self.reparameterization = check_choice("reparameterization", reparameterization, REPARAMETERIZATIONS)
-        self.register_modes(initial_poles(init, self.n, self.deterministic))
+        self.register_modes(initial_poles(init, self.n, self.deterministic), init_scale_imag)
         self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
 
     def register_poles(self, poles: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import pad
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
+from hope_ssm.layers.frequency_filter import make_frequency_filter
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.ops.long_convolution import MODES, long_convolution
@@ -27,20 +29,21 @@ class FFTConvolution(nn.Module):
 
     Args:
         d_model: H.
-        kernel: name in the kernel registry.
+        kernel: name in the kernel registry, or a kernel class.
         channels: C kernels per feature; the output has C·H features.
         bidirectional: see above.
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
         convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
+        frequency_filter: a mapping with exponent and lr, see ``FrequencyFilter``; None for none. D is not filtered.
         **kernel_options: for the kernel's constructor.
     """
 
     def __init__(
         self,
         d_model: int,
-        kernel: str,
+        kernel: str | type[nn.Module],
         *,
         channels: int = 1,
         bidirectional: bool = False,
@@ -48,6 +51,7 @@ class FFTConvolution(nn.Module):
         l_max: int | None = None,
         drop_kernel: float = 0.0,
         convolution: str = "auto",
+        frequency_filter: Mapping[str, float | None] | None = None,
         **kernel_options: Any,
     ) -> None:
         super().__init__()
@@ -59,8 +63,10 @@ class FFTConvolution(nn.Module):
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
+        self.frequency_filter = make_frequency_filter(frequency_filter, channels, d_model)
         kernel_channels = channels * (2 if bidirectional else 1)
-        self.kernel = registry.get(kernel)(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
+        make = registry.get(kernel) if isinstance(kernel, str) else kernel
+        self.kernel = make(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
 
     @property
     def d_output(self) -> int:
@@ -100,28 +106,31 @@ class FFTConvolution(nn.Module):
             u = u.to(working_dtype(x))
             after = self._next_state(u, state, lengths)
         k, response = self.kernel(L=kernel_length, rate=rate, state=state)
-        y = self._convolved(u, self.drop_kernel(k))
+        y = self._convolved(u, self.drop_kernel(k), rate)
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
 
-    def _convolved(self, u: Tensor, k: Tensor) -> Tensor:
+    def _convolved(self, u: Tensor, k: Tensor, rate: float) -> Tensor:
         """(B, H, L), (2C or C, H, K) to (B, C, H, L)."""
+        if self.frequency_filter is not None:
+            k, ahead = self._lags(k, u.shape[-1], torch.zeros_like(self.D))
+            return self.frequency_filter(u, k, ahead, rate) + u.unsqueeze(1) * self.D.to(u.dtype).unsqueeze(-1)
         if self.bidirectional and isinstance(u.shape[-1], torch.SymInt):  # two parts, none of which has L - 1 steps
             forward, reverse = k.tensor_split(2)
             reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))[..., :-1]
             forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
             behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
             return long_convolution(u, forward, mode=self.convolution) + behind
-        k, ahead = self._lags(k, u.shape[-1])
+        k, ahead = self._lags(k, u.shape[-1], self.D)
         return long_convolution(u, k, ahead=ahead, mode=self.convolution)
 
-    def _lags(self, k: Tensor, length: int) -> tuple[Tensor, int]:
+    def _lags(self, k: Tensor, length: int, D: Tensor) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""
         if not self.bidirectional:  # no part of L - 1 steps, which torch.export would want to be more than one
-            return k + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1)), 0
+            return k + pad(D.unsqueeze(-1), (0, k.shape[-1] - 1)), 0
         forward, reverse = k.tensor_split(2)
-        present = forward[..., :1] + self.D.unsqueeze(-1)
+        present = forward[..., :1] + D.unsqueeze(-1)
         if self.reverse_lag == 0:
             present, reverse = present + reverse[..., :1], reverse[..., 1:]
         reverse = reverse[..., : length - 1]  # longer ones reach before the first step
@@ -130,6 +139,7 @@ class FFTConvolution(nn.Module):
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:
             raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
+        self._check_causal("a state")
         if rate != 1:
             raise ValueError(
                 f"the rate must be 1 with a state; got {rate}. Call without a state, or train at this rate."
@@ -138,6 +148,13 @@ class FFTConvolution(nn.Module):
             raise ValueError(
                 f"a chunk with a state must not be longer than l_max={self.l_max}, where the kernel is cut; "
                 f"got {length} steps. Use l_max=null or shorter chunks."
+            )
+
+    def _check_causal(self, got: str) -> None:
+        if self.frequency_filter is not None:
+            raise ValueError(
+                "a layer with a frequency filter must be called on whole sequences, because the filter looks ahead; "
+                f"got {got}. Use model.layer.frequency_filter=null."
             )
 
     def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
@@ -162,12 +179,14 @@ class FFTConvolution(nn.Module):
         """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        self._check_causal("setup_step")
         self.kernel._setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        self._check_causal("a step")
         y, state = self.kernel.step(x, state)
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 

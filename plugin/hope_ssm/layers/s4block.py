@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_known, check_positive_integer, log_once, option_names
 from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.input_memory import with_input_memory
 from hope_ssm.layers.padding import check_input, without_padding
 from hope_ssm.layers.pointwise import make_activation, make_dropout, make_linear
 
@@ -66,6 +67,7 @@ class S4Block(nn.Module):
         weight_norm: of all linear maps, see ``make_linear``.
         dropout: see ``make_dropout``.
         tie_dropout: see ``make_dropout``.
+        input_memory: a mapping with size, activation and bias, see ``InputMemory``; None or size 0 for none.
         init: of the kernel.
         measure: old name of init.
         **options: for ``FFTConvolution`` and its kernel.
@@ -92,6 +94,7 @@ class S4Block(nn.Module):
         weight_norm: bool = False,
         dropout: float | None = 0.0,
         tie_dropout: bool | None = False,
+        input_memory: Mapping[str, Any] | None = None,
         init: str | None = None,
         measure: str | None = None,
         **options: Any,
@@ -115,7 +118,7 @@ class S4Block(nn.Module):
                 raise ValueError(f"bottleneck must divide d_model={d_model}; got {bottleneck}.")
             d_inner = d_model // bottleneck
             self.input_linear = make_linear(d_model, d_inner, **linear)
-        self.layer = FFTConvolution(d_inner, name, **options)
+        self.layer: Any = with_input_memory(FFTConvolution(d_inner, name, **options), input_memory, d_inner)
         self.activation, width = make_activation(activation), self.layer.d_output
         self.input_gate: nn.Module | None = None
         if gate is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_flag, check_positive_integer, log_once
+from hope_ssm.layers.essm import ESSM
 from hope_ssm.layers.padding import reversed_steps, valid_steps, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.layers.s4block import S4Block
@@ -20,7 +21,7 @@ from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
-LAYERS = {"s4": S4Block}
+LAYERS = {"s4": S4Block, "essm": ESSM}
 
 
 class ResidualBlock(nn.Module):
