@@ -65,8 +65,8 @@ class FFTConvolution(nn.Module):
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
         self.frequency_filter = make_frequency_filter(frequency_filter, channels, d_model)
         kernel_channels = channels * (2 if bidirectional else 1)
-        make = registry.get(kernel) if isinstance(kernel, str) else kernel
-        self.kernel = make(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
+        make: Any = registry.get(kernel) if isinstance(kernel, str) else kernel
+        self.kernel: Any = make(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
 
     @property
     def d_output(self) -> int:

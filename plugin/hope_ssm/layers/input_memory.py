@@ -158,7 +158,7 @@ class WithInputMemory(nn.Module):
         return torch.cat([inner, past], dim=-1)
 
 
-def with_input_memory(layer: nn.Module, setting: Mapping[str, Any] | None, d_model: int) -> nn.Module:
+def with_input_memory(layer: Any, setting: Mapping[str, Any] | None, d_model: int) -> Any:
     """Return the layer behind the memory of the option ``input_memory``, or as it is for None or size 0."""
     if setting is None:
         return layer
