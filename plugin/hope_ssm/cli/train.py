@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.cli.main import FULL_ERROR
-from hope_ssm.workbench.arithmetic import arithmetic_resolver
 from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, in_a_sentence
 from hope_ssm.workbench.run_directory import RUN
 
