@@ -187,7 +187,11 @@ class RetrievalDecoder(nn.Module):
         """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
         if len(x) % 2:
             raise ValueError(f"the decoder retrieval needs two sequences per sample; got {len(x)} in a batch.")
-        first, second = self.feature(x, lengths).chunk(2)
+        return self.compare(self.feature(x, lengths))
+
+    def compare(self, z: Tensor) -> Tensor:
+        """Map features (2B, …, H) of all first sequences, then of all second ones, to (B, …, d_output)."""
+        first, second = z.chunk(2)
         both = [first, second, first - second, first * second] if self.nli else [first, second]
         return self.classifier(torch.cat(both, -1))
 
