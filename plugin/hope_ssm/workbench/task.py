@@ -100,7 +100,7 @@ class SequenceTask(pl.LightningModule):
         """
         self.model.setup_step()
         states = self.model.default_state(batch)
-        like = torch.zeros(batch, self.model.d_output).to(self.device, self.dtype)
+        like = next(self.parameters()).new_zeros(batch, self.model.d_output)
         return [*states, *make_readout(self.decoder).default_state(like)]
 
     def _split(self, state: Any) -> int:
