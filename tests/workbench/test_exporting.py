@@ -37,10 +37,10 @@ def test_a_linear_step_is_the_kernel_s_for_thousands_of_steps(kernel):
     assert {buffer.dtype for buffer in step.buffers()} == {torch.float32}
     assert step.change.shape[-1] == (2 if kernel in ("s4d", "s4d-real") else 6)
     u = torch.randn(2000, 1, 6)
-    state, mine, largest, worst = exact.default_state(1), step.default_state(1), 0.0, 0.0
+    state, ours, largest, worst = exact.default_state(1), step.default_state(1), 0.0, 0.0
     for one in u if step.change.shape[-1] == 2 else u[:200]:  # those of S4 and of hope-bands are slow in float64
         y, state = exact.step(one.double(), state)
-        z, mine = step.step(one, mine)
+        z, ours = step.step(one, ours)
         largest, worst = max(largest, y.abs().max().item()), max(worst, (y - z).abs().max().item())
     assert worst < 1e-5 * largest
 
