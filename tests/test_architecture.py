@@ -74,7 +74,7 @@ WORKBENCH = {
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
     "validation": {"callbacks", "compilation", "configuration", "data", "losses", "models"}
-    | {"optimization", "resuming"},
+    | {"optimization", "resuming", "streaming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
