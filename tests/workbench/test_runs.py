@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.interruption import override
@@ -132,6 +133,17 @@ def test_a_directory_with_a_run_is_refused_and_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match=r"holds a run \(finished\). Resume that one with train.ckpt=.*last.ckpt"):
         run(tmp_path)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+class Unwilling(Callback):
+    def __init__(self, much: int) -> None:
+        raise ValueError(f"much must be little; got {much}.")
+
+
+def test_a_callback_that_refuses_its_options_leaves_no_run(tmp_path):
+    with pytest.raises(Exception, match="much must be little; got 3"):
+        run(tmp_path / "run", f"+callbacks.mine._target_={__name__}.Unwilling", "+callbacks.mine.much=3")
+    assert not (tmp_path / "run").exists()
 
 
 def test_auto_starts_resumes_and_skips(tmp_path):
