@@ -32,7 +32,7 @@ def trained(request, host, tmp_path_factory):
 def test_the_callback_logs(trained):
     _, output = trained
     (table,) = output.glob("lightning_logs/*/metrics.csv")
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     ranks = [float(row[f"hankel/{LAYER}/rank"]) for row in rows if row[f"hankel/{LAYER}/rank"]]
     assert len(ranks) == 2
     assert all(1 <= rank <= 8 for rank in ranks)
