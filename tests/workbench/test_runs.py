@@ -154,7 +154,7 @@ class Unwilling(Callback):
 
 def test_a_callback_that_refuses_its_options_leaves_no_run(tmp_path):
     with pytest.raises(Exception, match="much must be little; got 3"):
-        run(tmp_path / "run", f"+callbacks.mine._target_={__name__}.Unwilling", "+callbacks.mine.much=3")
+        run(tmp_path / "run", f"+callbacks.unwilling._target_={__name__}.Unwilling", "+callbacks.unwilling.much=3")
     assert not (tmp_path / "run").exists()
 
 
