@@ -97,7 +97,7 @@ def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]
 
 TASKS = {
     "short-tail": Task(
-        "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60",
+        "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
         {**KERNELS, **FREE, **LARGE},
         tests=359,
     ),
@@ -172,13 +172,13 @@ def run(name: str, stage: str, row: str, settings: str, seed: int) -> None:
         f"train.seed={seed}", f"dataset.seed={seed}", "train.ckpt=auto", f"hydra.run.dir={directory}",
     ]  # fmt: skip
     print(f"{stage}: {row}, {settings}, seed {seed}", flush=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "protocol.log").open("w", encoding="utf-8") as log:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with (report := directory.with_name(f"{seed}.log")).open("w", encoding="utf-8") as log:
         done = subprocess.run(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
         )
     if done.returncode:
-        print(f"  did not finish, see {directory}/protocol.log; the others go on.", flush=True)
+        print(f"  did not finish, see {report}; the others go on.", flush=True)
         return
     append(name, record_of(directory, task, stage, row, settings, seed))
 
