@@ -4,7 +4,8 @@ python tools/protocol.py run NAME …   the runs that docs/results/NAME/runs.csv
 python tools/protocol.py page         the tables and pictures of docs/results.md, made again from those files
 python tools/protocol.py check        exit status 1 where the page differs from them
 
-A run is a subprocess with one thread, in runs/protocol/NAME/…, and goes on where it was stopped. RESULTS_RUNNER is a
+A run is a subprocess with one thread, in runs/protocol/NAME/…, and goes on where it was stopped. Two calls beside each
+other share the work: a run directory that is busy is refused, and the next one is taken. RESULTS_RUNNER is a
 command to start it with, "nice -n 10" for example.
 """
 
