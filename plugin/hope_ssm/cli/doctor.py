@@ -40,7 +40,7 @@ def extras() -> dict[str, list[str]]:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if name and extra and "python_version" not in requirement:
+        if name and extra and name[0] != registry.DISTRIBUTION and "python_version" not in requirement:
             absent = lacking.setdefault(extra[1], [])
             if environment.version(name[0]) is None:
                 absent.append(name[0])
