@@ -79,6 +79,7 @@ class SequenceEstimator(BaseEstimator):
 
     _task: str
     _decoder_mode: str
+    n_features_in_: int
 
     def __init__(
         self,
