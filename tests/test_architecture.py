@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
     "extras": set(),
+    "arithmetic": set(),
     "precision": set(),
     "reporting": {"storage"},
     "storage": set(),
@@ -38,13 +39,14 @@ MAY_IMPORT = {
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "arithmetic"},
+    "workbench": MATHEMATICS
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
 # Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
@@ -68,7 +70,7 @@ WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
-    "validation": {"arithmetic", "callbacks", "compilation", "configuration", "data", "losses", "models"}
+    "validation": {"callbacks", "compilation", "configuration", "data", "losses", "models"}
     | {"optimization", "resuming", "streaming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
@@ -76,7 +78,7 @@ NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
 OPTIONAL_BACKENDS = {"pykeops", "triton"}
 # What the workbench's extra brings may be imported where its code begins; everything else runs with the base alone.
 LOADS_THE_WORKBENCH = {"hydra", "omegaconf", "pytorch_lightning", "pydantic"}
-WITH_THE_WORKBENCH = {"analysis", "benchmark", "figures", "hosts", "hydra_searchpath", "workbench"}
+WITH_THE_WORKBENCH = {"analysis", "arithmetic", "benchmark", "figures", "hosts", "hydra_searchpath", "workbench"}
 
 
 def part(path: Path) -> str:
@@ -220,7 +222,8 @@ def test_every_import_is_declared():
 
 def test_extras_are_imported_where_they_are_used():
     """Never while a module loads, but the workbench's own where its code begins: the rest needs the base alone."""
-    for path in set(FILES) - {PACKAGE / "ops" / "backends" / "triton.py"}:  # itself loaded only where it is asked for
+    on_demand = {PACKAGE / "ops" / "backends" / "triton.py", PACKAGE / "workbench" / "estimators.py"}
+    for path in set(FILES) - on_demand:  # those are themselves loaded only where they are asked for
         workbench = PACKAGE in path.parents and part(path) in WITH_THE_WORKBENCH
         optional = beyond_the_base() - (LOADS_THE_WORKBENCH if workbench else set())
         for node in tree(path).body:

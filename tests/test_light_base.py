@@ -81,7 +81,9 @@ def test_every_extra_of_the_table_brings_its_package():
 
 
 def test_every_package_that_the_workbench_needs_is_in_the_table():
-    assert beyond_the_base("workbench", "data", "export", "keops", "triton") - {"tensorboard"} == set(extras.EXTRAS)
+    assert beyond_the_base("workbench", "data", "export", "tables", "keops", "triton") - {"tensorboard"} == set(
+        extras.EXTRAS
+    )
 
 
 def test_the_extra_all_covers_what_the_project_was_asked_to_use():

@@ -19,6 +19,8 @@ EXTRAS = {
     "onnx": ("onnx", "export"),
     "onnxruntime": ("onnxruntime", "export"),
     "onnxscript": ("onnxscript", "export"),
+    "pandas": ("pandas", "tables"),
+    "pyarrow": ("pyarrow", "tables"),
     "pykeops": ("pykeops", "keops"),
     "triton": ("triton", "triton"),
 }
