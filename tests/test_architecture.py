@@ -31,6 +31,7 @@ MATHEMATICS = {"hankel", "ops", "precision"}
 MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
+    "arithmetic": set(),
     "precision": set(),
     "reporting": {"storage"},
     "storage": set(),
@@ -41,13 +42,14 @@ MAY_IMPORT = {
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "arithmetic"},
+    "workbench": MATHEMATICS
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
 # Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
@@ -71,8 +73,8 @@ WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
-    "validation": {"arithmetic", "callbacks", "compilation", "configuration", "data", "losses", "models"}
-    | {"optimization", "resuming"},
+    "validation": {"callbacks", "compilation", "configuration", "data", "losses", "models"}
+    | {"optimization", "resuming", "streaming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}

@@ -152,6 +152,13 @@ class Trap:
         return exec, ("import sys; sys.trapped = True",)
 
 
+@pytest.mark.parametrize("hook", ["post_init_hook", "pretrained_model_state_hook"])
+def test_a_hook_of_a_checkpoint_needs_trust(hook):
+    reduction.check_trusted(OmegaConf.create({"train": {hook: {"_name_": None}}}))
+    with pytest.raises(ValueError, match=rf"train\.{hook} .* must be empty; it names 'to_onnx', .* say --trust"):
+        reduction.check_trusted(OmegaConf.create({"train": {hook: {"_name_": "to_onnx"}}}))
+
+
 def test_no_code_of_a_checkpoint_runs(tmp_path):
     path = tmp_path / "trap.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": OmegaConf.create({"model": {}}), "trap": Trap()}, path)

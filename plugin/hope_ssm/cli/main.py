@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained model, also under other options of its data",
     "inspect": "Hankel singular values, ranks, memory and transfer functions of a trained model, in pictures",
     "reduce": "cut a trained model down to fewer states, with the error bounded and measured",
+    "export": "a trained model as ONNX (one step) and as a program of torch.export (whole sequences)",
     "figures": "the claims of the paper as experiments: pictures, tables, verdicts",
     "runs": "list the runs below a directory",
     "report": "a sweep as one table: mean and standard deviation over seeds, sizes, speed, memory, curves",

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.checks import nearest
-from hope_ssm.workbench.arithmetic import arithmetic_resolver
 
 CONFIG_MODULE = "hope_ssm.configs"
 

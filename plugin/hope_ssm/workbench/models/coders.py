@@ -116,22 +116,23 @@ class SequenceDecoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, L, H) to (B, d_output) or (B, l_output, d_output)."""
         batch, longest = x.shape[:2]
-        if lengths is None:
-            if self.use_lengths:
-                raise ValueError("decoder.use_lengths needs lengths in a batch; got none. Give Splits(…, collate=pad).")
-            ends = torch.full((batch,), longest, device=x.device)
-        else:
-            ends = check_lengths(lengths, batch, longest).to(x.device).long()
-            x = without_padding(x, lengths)
+        if lengths is None and self.use_lengths:
+            raise ValueError("decoder.use_lengths needs lengths in a batch; got none. Give Splits(…, collate=pad).")
+        x = without_padding(x, lengths)
         if self.l_output is None or (lengths is None and self.l_output == longest):
             return self.output_transform(self._of_every_step(x))
         n = self.l_output or 1
-        shortest = longest if lengths is None else int(lengths.min())
+        shortest = longest if lengths is None else int(check_lengths(lengths, batch, longest).min())
         if shortest < n:
             raise ValueError(f"the sequence must have at least l_output={n} steps; got {shortest}.")
-        first = torch.zeros_like(ends) if self.mode == "first" else ends - n
-        steps = first.unsqueeze(-1) + torch.arange(n, device=x.device)
-        z = x.take_along_dim(steps.unsqueeze(-1), 1)
+        if lengths is None:  # one slice of all sequences, of any length in torch.export too
+            first = 0 if self.mode == "first" else longest - n
+            z, steps = x[:, first : first + n], torch.arange(n, device=x.device) + first
+        else:
+            ends = lengths.to(x.device).long()
+            starts = torch.zeros_like(ends) if self.mode == "first" else ends - n
+            steps = starts.unsqueeze(-1) + torch.arange(n, device=x.device)
+            z = x.take_along_dim(steps.unsqueeze(-1), 1)
         if self.mode in ("pool", "sum"):
             following = z.flip(1).cumsum(1).flip(1) - z
             z = x.sum(1, keepdim=True) - following
@@ -187,7 +188,11 @@ class RetrievalDecoder(nn.Module):
         """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
         if len(x) % 2:
             raise ValueError(f"the decoder retrieval needs two sequences per sample; got {len(x)} in a batch.")
-        first, second = self.feature(x, lengths).chunk(2)
+        return self.compare(self.feature(x, lengths))
+
+    def compare(self, z: Tensor) -> Tensor:
+        """Map features (2B, …, H) of all first sequences, then of all second ones, to (B, …, d_output)."""
+        first, second = z.chunk(2)
         both = [first, second, first - second, first * second] if self.nli else [first, second]
         return self.classifier(torch.cat(both, -1))
 
