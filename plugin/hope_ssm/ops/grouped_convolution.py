@@ -59,7 +59,7 @@ def points(length: int, lags: int, ahead: int) -> int:
 
 @dataclass(frozen=True)
 class Groups:
-    """How B sequences of H features are divided: blocks of features for the threads, in each groups that fit a cache."""
+    """How B sequences of H features are divided: blocks of features for threads, in each groups that fit a cache."""
 
     batch: int
     features: int
