@@ -30,12 +30,12 @@ def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where the real host is absent")
     parser.addoption("--every-seed", action="store_true", help="random configurations: hundreds, with whole step loops")
     parser.addoption("--error-for-skips", action="store_true", help="fail, not skip, whatever the reason")
-    parser.addoption("--random-order", type=int, metavar="SEED", help="files, and the tests of each, in an order drawn")
+    parser.addoption("--in-random-order", type=int, metavar="SEED", help="files, and the tests of each, in any order")
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--random-order") is not None:
-        draw = Random(config.getoption("--random-order")).random
+    if config.getoption("--in-random-order") is not None:
+        draw = Random(config.getoption("--in-random-order")).random
         files = {item.path: draw() for item in items}
         items.sort(key=lambda item: (files[item.path], draw()))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,7 @@ LINES = {
 BUILT = ["mode", "layer_group", "kernel_group", "no_own_rates", "bare_rate", "experiment", "bidirectional"]
 BUILT += ["two_layers", "pooled", "maps"]  # the host cannot build a gate, and its own kernels have other parameters
 BUILT += ["s4d_real", "dss", "stable", "lru", "rtf"]
+PAGE = Path(__file__).parents[2] / "docs/host.md"
 SMALL = ["model.d_model=8", "model.n_layers=2"]
 
 IN_HOST = """
@@ -110,6 +112,18 @@ def test_one_line_composes_to_the_same(in_host, name):
 
 def test_the_windows_follow_the_length_of_cifar_in_both(in_host):
     assert [in_host[name]["model"]["layer"]["horizon"] for name in ("cifar", "cifar_layer")] == [1024, 1024]
+
+
+@pytest.mark.parametrize(("kernel", "said"), [
+    ("s4d", "Multiple values for kernel"),
+    ("hope", "lengths@model.layer.lengths appears more than once"),
+])  # fmt: skip
+def test_our_experiments_have_a_kernel_so_the_plus_is_one_too_many(host, kernel, said):
+    """docs/host.md quotes what Hydra says, and gives the line without the plus, which is among LINES."""
+    done = host.python("-m", "train", "experiment=hope/noisy-digits", f"+kernel={kernel}", "wandb=null", "--cfg", "job")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert f'"{said}"' in PAGE.read_text(encoding="utf-8").replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", BUILT)

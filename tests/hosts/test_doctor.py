@@ -90,6 +90,7 @@ def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path,
     ({"wandb": "0.28.2"}, False, "retries a failing wandb login"),
     ({}, False, "need transformers"),
     ({}, False, "trains on a GPU by default"),
+    ({}, False, "convolve all features at once"),
 ])  # fmt: skip
 def test_traps_apply_by_version(monkeypatch, installed, cuda, trap):
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 from host_output import DONE
 
+PLAIN = ["host-step-hope", "host-step-diag", "host-step-nplr"]
 DELAY = ["pipeline=delay", "dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"]
 DELAY += ["model=s4", "+train.remove_test_loader_in_eval=true"]
 CODE = """
@@ -76,3 +78,15 @@ def test_equal_to_the_host_s_own_layer(host):
 
 def test_training_in_the_host(host, tmp_path):
     assert DONE in host.train(tmp_path, *DELAY, "model.layer.mode=hope", "++model.layer.layer=grouped_fftconv")
+
+
+def test_a_training_step_of_the_host_plain_against_grouped(host, tmp_path):
+    """``hope bench`` times the host's own layer under three kernels with both convolutions: docs/host.md."""
+    names = [f"{name}{ending}" for name in PLAIN for ending in ("", "-grouped")]
+    sizes = ["--features", "4", "--states", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
+    line = ["-m", "hope_ssm.cli.main", "bench", *sizes, "--contenders", ",".join(names), "--out", str(tmp_path)]
+    done = host.python(*line, directory=tmp_path, STATE_SPACES_HOME=str(host.home))
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row["name"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
+    assert set(rows) == set(names)
+    assert all(row["absent"] is None and row["seconds"] for row in rows.values()), rows

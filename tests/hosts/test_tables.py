@@ -105,6 +105,26 @@ def test_a_kernel_of_the_host_without_a_range_is_refused(host):
     assert host["model"](d_model=3, layer={"_name_": "s4", **HOPE, "dt_min": None})
 
 
+OF_S4 = {"n_ssm": 1, "dt_min": 0.001, "dt_max": 0.1}
+
+
+def test_what_the_file_of_a_layer_sets_for_s4_is_said_once_with_the_mend(host, caplog, monkeypatch):
+    monkeypatch.setattr(checks, "_said", set())
+    caplog.set_level(logging.WARNING, logger="hope_ssm")
+    for _ in range(2):
+        host["model"](d_model=3, layer={"_name_": "s4", **HOPE, **OF_S4})
+    (said,) = [record.getMessage() for record in caplog.records if "mode=hope" in record.getMessage()]
+    assert "mode=hope keeps what the host's layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. " in said
+    assert "Put +kernel=hope (or model/layer=hope) in its place" in said
+    caplog.clear()
+    for layer in (HOPE | OF_S4 | {"dt_min": None, "dt_max": None}, OF_S4 | {"mode": "lru"}, HOPE | {"dt_min": 0.01}):
+        try:
+            host["model"](d_model=3, layer={"_name_": "s4", **layer})
+        except TypeError:  # a kernel that has no such option
+            assert layer["mode"] == "lru"
+    assert not [record for record in caplog.records if "in its place" in record.getMessage()]
+
+
 def test_tables_that_the_host_has_taken_are_replaced_too(monkeypatch):
     kernels, user = types.ModuleType("kernels"), types.ModuleType("src.models.sequence.kernels.fftconv")
     kernels.registry = user.kernel_registry = {"s4d": Diagonal}

@@ -199,6 +199,7 @@ def test_init_scale_imag_scales_the_frequencies_alone(name):
         ("hope", {"input_memory": {"activation": "sigmoit"}}, "input_memory.activation .*Did you mean 'sigmoid'"),
         ("hope", {"frequency_filter": {"beta": 1}}, "frequency_filter has no key 'beta'; valid are exponent, lr"),
         ("hope", {"frequency_filter": {"exponent": "a"}}, "frequency_filter.exponent must be a finite number; got 'a'"),
+        ("hope", {"frequency_filter": {"exponent": 0}, "circular": True}, "circular must be false with a frequency"),
         ("hope", {"frequency_filter": 1.0}, "frequency_filter must be a mapping with exponent, lr, or null; got 1.0"),
     ],
 )

@@ -52,7 +52,7 @@ def test_chunks_train_with_the_carried_and_detached_state(kernel, monkeypatch):
     losses = steps_of(task, batches, monkeypatch)
     alone, state = [], None
     for (x, y, context), loss in zip(batches, losses, strict=True):
-        state = task.default_state(len(x)) if context["reset"] else [s.detach() for s in state]
+        state = task.model.default_state(len(x)) if context["reset"] else [s.detach() for s in state]
         out, state = task.model(task.encoder(x), state)
         expected = task.loss(task.decoder(out), y)
         torch.testing.assert_close(loss, expected)

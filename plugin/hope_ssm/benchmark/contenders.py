@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hope_ssm import registry
 from hope_ssm.benchmark.published import algorithm_1
 from hope_ssm.checks import check_choice
-from hope_ssm.hosts.kernels import HOST_KERNELS, host_kernel
+from hope_ssm.hosts.kernels import HOST_KERNELS, HOST_STEPS, host_kernel, host_model
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.ops import backends
 from hope_ssm.ops.convolution import convolution_kernel
@@ -160,7 +160,17 @@ def _training_step(name: str, convolution: str, sizes: Sizes) -> Contender:
     """One layer with its block, norm and optimizer: forward, backward and update."""
     torch.manual_seed(0)
     layer = {"_name_": "s4", "mode": name, "d_state": sizes.states, "verbose": False, "convolution": convolution}
-    model = SequenceModel(sizes.features, layer).to(**sizes.placement)
+    return _step_of(SequenceModel(sizes.features, layer), sizes)
+
+
+def _host_step(name: str, sizes: Sizes) -> Contender:
+    """The same of the host's own backbone."""
+    torch.manual_seed(0)
+    return _step_of(host_model(name, sizes.features, sizes.states), sizes)
+
+
+def _step_of(model: nn.Module, sizes: Sizes) -> Contender:
+    model.to(**sizes.placement)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement)
 
@@ -186,6 +196,7 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "layer-hope-plain": partial(_layer, "hope", "plain"),
     **{f"step-{name}": partial(_training_step, name, "auto") for name in KERNELS},
     "step-hope-plain": partial(_training_step, "hope", "plain"),
+    **{name: partial(_host_step, name) for name in HOST_STEPS},
 }
 KERNEL_CONTENDERS = tuple(CONTENDERS)[: tuple(CONTENDERS).index("convolution")]
 

@@ -8,6 +8,7 @@ import sys
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.pipes import outlive_readers
+from hope_ssm.extras import explained
 
 FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for the processes of further ranks
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained model, also under other options of its data",
     "inspect": "Hankel singular values, ranks, memory and transfer functions of a trained model, in pictures",
     "reduce": "cut a trained model down to fewer states, with the error bounded and measured",
+    "export": "a trained model as ONNX (one step) and as a program of torch.export (whole sequences)",
     "figures": "the claims of the paper as experiments: pictures, tables, verdicts",
     "runs": "list the runs below a directory",
     "report": "a sweep as one table: mean and standard deviation over seeds, sizes, speed, memory, curves",
@@ -82,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if full:
             raise
-        print(f"hope {command}: {one_line(error)}", file=sys.stderr)
+        print(f"hope {command}: {explained(error, 'this command needs') or one_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.cli.main import FULL_ERROR
-from hope_ssm.workbench.arithmetic import arithmetic_resolver
 from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, in_a_sentence
-from hope_ssm.workbench.run_directory import RUN
+from hope_ssm.workbench.run_directory import HYDRA, HYDRA_NEW, RUN
 
 
 def run(arguments: list[str]) -> int:
@@ -47,6 +47,8 @@ def run(arguments: list[str]) -> int:
                 raise
             failure.append(error)  # raised below, without Hydra's own report before it
             return None
+        finally:
+            shutil.rmtree(directory / HYDRA_NEW, ignore_errors=True)
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
             print("\n".join(f"{name:<24} {value:.4f}" for name, value in sorted(metrics.items())))
         return metrics.get(config.train.monitor)
@@ -78,7 +80,7 @@ def as_begun(config: Any, begun_in: str) -> None:
         sys.path.append(begun_in)  # a data set of one's own is looked for there
     if os.getcwd() == begun_in:
         return
-    for key in ("train.ckpt", "dataset.data_dir"):
+    for key in ("train.ckpt", "dataset.data_dir", "dataset.path"):
         path = OmegaConf.select(config, key)
         if isinstance(path, str) and (key, path) != ("train.ckpt", "auto"):
             OmegaConf.update(config, key, os.path.join(begun_in, path))
@@ -121,7 +123,7 @@ def of_the_sweep(typed: list[str]) -> dict[str, str]:
 
 def forget(directory: Path, home: Path) -> None:
     """Remove a directory that no run began in, of a job or a sweep, and what that leaves empty below ``home``."""
-    hydras = {".hydra", "multirun.yaml", "train.log"}
+    hydras = {HYDRA, HYDRA_NEW, "multirun.yaml", "train.log"}
     try:
         if (directory / RUN).exists() or not {path.name for path in directory.iterdir()} <= hydras:
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hope_ssm.checks import check_choice, check_known
 
@@ -29,6 +30,22 @@ def _batch(state: Any) -> int | None:
 def _first(state: Any, rows: int) -> Any:
     """The states of the first sequences of a batch."""
     return state[:rows] if isinstance(state, Tensor) else None if state is None else [_first(s, rows) for s in state]
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """Encoder and backbone, as a ``Stream`` calls them: what a batch leaves to the next one."""
+
+    encoder: nn.Module
+    model: Any
+
+    def default_state(self, *batch_shape: int) -> list[Any]:
+        """Return the backbone's zero state."""
+        return self.model.default_state(*batch_shape)
+
+    def advance(self, x: Tensor, state: list[Any]) -> list[Any]:
+        """Return the state after inputs (B, L, d_input)."""
+        return self.model(self.encoder(x), state)[1]
 
 
 class Stream:

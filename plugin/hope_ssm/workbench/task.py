@@ -15,9 +15,10 @@ from hope_ssm.workbench.data.batches import FirstBatch
 from hope_ssm.workbench.losses import LOSSES, METRICS, steps_of, weight
 from hope_ssm.workbench.models.backbone import MODELS
 from hope_ssm.workbench.models.coders import DECODERS, ENCODERS
+from hope_ssm.workbench.models.readout import make_readout
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.options import instantiate
-from hope_ssm.workbench.streaming import streams
+from hope_ssm.workbench.streaming import Recurrence, streams
 
 DATA = ("the input data", "the targets")
 
@@ -60,9 +61,58 @@ class SequenceTask(pl.LightningModule):
         self.check = FirstBatch(task["loss"], d_input, d_output, n_tokens)
         self.streams = streams(config["train"].get("state"))
 
-    def forward(self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None) -> Tensor:
-        """Map a batch (B, L, d_input), padded where ``lengths`` (B,) are given, to predictions."""
-        return self._predict(x, None, rate, lengths)[0]
+    def forward(
+        self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None, *, state: list[Tensor] | None = None
+    ) -> Any:
+        """Map whole sequences to predictions, or the next chunk of some to one prediction per step.
+
+        Args:
+            x: (B, L, d_input), or tokens (B, L).
+            rate: relative sampling rate, 1 with a state.
+            lengths: (B,) if the sequences end before L; None with a state.
+            state: what ``default_state``, ``step`` or an earlier chunk gave.
+
+        Returns:
+            predictions (B, d_output), or (B, l_output, d_output); with ``state`` the pair of (B, L, d_output), the
+            prediction for everything heard up to each step, and the next state.
+        """
+        if state is None:
+            return self._predict(x, None, rate, lengths)[0]
+        if lengths is not None:
+            raise ValueError("a chunk with a state must not be padded; got lengths. Call each sequence by itself.")
+        layers = self._split(state)
+        z, after = self.model(self.encoder(x), state[:layers], rate=rate)
+        y, carried = make_readout(self.decoder)(z, state[layers:])
+        return y, [*after, *carried]
+
+    def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Map one sample (B, d_input), or tokens (B,), to the prediction for everything so far (B, d_output)."""
+        layers = self._split(state)
+        z, after = self.model.step(self.encoder(x.unsqueeze(1)).squeeze(1), state[:layers])
+        y, carried = make_readout(self.decoder)(z.unsqueeze(1), state[layers:])
+        return y.squeeze(1), [*after, *carried]
+
+    def default_state(self, batch: int) -> list[Tensor]:
+        """Return the state before the first step: one tensor (B, …) per layer, then what the decoder carries.
+
+        Raises:
+            ValueError, NotImplementedError: a part has no recurrent form; the sentence names it.
+        """
+        self.model.setup_step()
+        states = self.model.default_state(batch)
+        like = next(self.parameters()).new_zeros(batch, self.model.d_output)
+        return [*states, *make_readout(self.decoder).default_state(like)]
+
+    def _split(self, state: Any) -> int:
+        """The number of states of the backbone, which come first."""
+        layers, more = len(self.model.layers), make_readout(self.decoder).size
+        if not isinstance(state, (list, tuple)) or len(state) != layers + more:
+            got = len(state) if isinstance(state, (list, tuple)) else type(state).__name__
+            raise ValueError(
+                f"the state must be a list of {layers + more}, one per layer and {more} of the decoder; got {got}. "
+                "default_state(batch) makes one."
+            )
+        return layers
 
     def _predict(self, x: Tensor, state: Any, rate: float, lengths: Tensor | None) -> tuple[Tensor, Any]:
         padded = {} if lengths is None else {"lengths": lengths}
@@ -70,19 +120,11 @@ class SequenceTask(pl.LightningModule):
         padded = {} if lengths is None else {"lengths": self.model.output_lengths(lengths)}
         return self.decoder(y, **padded), state
 
-    def default_state(self, *batch_shape: int) -> list[Any]:
-        """Return the backbone's zero state."""
-        return self.model.default_state(*batch_shape)
-
-    def advance(self, x: Tensor, state: list[Any]) -> list[Any]:
-        """Return the state after inputs (B, L, d_input)."""
-        return self.model(self.encoder(x), state)[1]
-
     def _shared_step(self, batch: tuple, prefix: str, index: int) -> Tensor:
         """Loss of a batch (x, target) or (x, target, {"lengths": (B,), "reset": whether a sequence begins})."""
         x, target, context = self.check.batch(prefix, batch)
         stream = self.streams[prefix]
-        state = stream.before(self, x, index, context.get("reset"))
+        state = stream.before(Recurrence(self.encoder, self.model), x, index, context.get("reset"))
         prediction, state = self._predict(x, state, 1.0, context.get("lengths"))
         stream.after(state)
         self.check.target(prefix, prediction, target)

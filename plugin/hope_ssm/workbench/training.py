@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.storage import remove_partial
+from hope_ssm.workbench.callbacks import named_callbacks
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.fitting import fit, is_first_process
 from hope_ssm.workbench.history import History
@@ -94,9 +95,10 @@ def train(
     """
     config, run = checked(config), RunDirectory(Path(directory).absolute())
     task, data = build(config)
+    named = named_callbacks(config.get("callbacks"), config["train"])  # a user's own may refuse their options
     if config["trainer"].get("fast_dev_run"):
         rehearse(task, data, config)
-        return Run(task, *fit(task, data, config, run, None, callbacks, Signals())[:2])
+        return Run(task, *fit(task, data, config, run, None, named, callbacks, Signals())[:2])
     first = is_first_process()
     checkpoint = checkpoint_to_resume(config, run.path, first)  # refuses before anything is written
     if config["train"].get("ckpt") == AUTO and is_done(config, run, checkpoint):
@@ -112,7 +114,7 @@ def train(
             _begin(run, config, task, checkpoint, command)
         history = History(run.path / METRICS)
         try:
-            metrics, history, state = fit(task, data, config, run, checkpoint, callbacks, signals, history)
+            metrics, history, state = fit(task, data, config, run, checkpoint, named, callbacks, signals, history)
             if first:
                 write_json(run.path / RESULTS, metrics)
                 run.end(state)

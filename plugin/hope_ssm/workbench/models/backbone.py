@@ -48,13 +48,13 @@ class ResidualBlock(nn.Module):
 
     @property
     def obstacle(self) -> tuple[str, str] | None:
-        """What keeps the block from passing a state or a single step, and the mend; None if nothing does."""
+        """What keeps the block from passing a state or a single step and why, and the mend; None if nothing does."""
         if self.bidirectional:
-            return "bidirectional=true", "bidirectional=false"
+            return "bidirectional=true, whose second layer begins at the end of the sequence", "bidirectional=false"
         if self.pool.stride > 1:
-            return f"pool.stride={self.pool.stride}", "pool.stride=1"
+            return f"pool.stride={self.pool.stride}, after which most steps have no output", "pool.stride=1"
         if isinstance(self.norm, WHOLE_SEQUENCE):
-            return f"the norm {type(self.norm).__name__}", "norm=layer"
+            return f"the norm {type(self.norm).__name__}, whose mean and variance are of all steps", "norm=layer"
         return None
 
     def forward(

@@ -25,7 +25,7 @@ class LinearEncoder(nn.Linear):
         super().__init__(d_input, d_model)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding; a data set with another number of input features is refused."""
+        """Encode, padding as if 0 stood there; a data set with another number of input features is refused."""
         if not x.is_floating_point():
             raise TypeError(f"the linear encoder takes real numbers; got {x.dtype}. For tokens set encoder=embedding.")
         if x.shape[-1] != self.in_features:
@@ -50,8 +50,8 @@ class EmbeddingEncoder(nn.Embedding):
         super().__init__(check_vocabulary("embedding", n_tokens), d_model)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding."""
-        return without_padding(super().forward(check_tokens("embedding", x)), lengths)
+        """Encode."""
+        return super().forward(check_tokens("embedding", x))
 
 
 class OneHotEncoder(nn.Module):
@@ -66,9 +66,9 @@ class OneHotEncoder(nn.Module):
         self.d_model = d_model
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding."""
+        """Encode."""
         vectors = nn.functional.one_hot(check_tokens("onehot", x).long(), self.d_model)
-        return without_padding(vectors.to(torch.get_default_dtype()), lengths)
+        return vectors.to(torch.get_default_dtype())
 
 
 class IdentityEncoder(nn.Module):
@@ -80,8 +80,8 @@ class IdentityEncoder(nn.Module):
             raise ValueError(f"the encoder id needs model.d_model={d_input}, as the data have; got {d_model}.")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return x with zeros in place of padding."""
-        return without_padding(x, lengths)
+        """Return x."""
+        return x
 
 
 def check_vocabulary(encoder: str, n_tokens: int | None) -> int:
@@ -116,22 +116,23 @@ class SequenceDecoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map (B, L, H) to (B, d_output) or (B, l_output, d_output)."""
         batch, longest = x.shape[:2]
-        if lengths is None:
-            if self.use_lengths:
-                raise ValueError("decoder.use_lengths needs lengths in a batch; got none. Give Splits(…, collate=pad).")
-            ends = torch.full((batch,), longest, device=x.device)
-        else:
-            ends = check_lengths(lengths, batch, longest).to(x.device).long()
-            x = without_padding(x, lengths)
+        if lengths is None and self.use_lengths:
+            raise ValueError("decoder.use_lengths needs lengths in a batch; got none. Give Splits(…, collate=pad).")
+        x = without_padding(x, lengths)
         if self.l_output is None or (lengths is None and self.l_output == longest):
             return self.output_transform(self._of_every_step(x))
         n = self.l_output or 1
-        shortest = longest if lengths is None else int(lengths.min())
+        shortest = longest if lengths is None else int(check_lengths(lengths, batch, longest).min())
         if shortest < n:
             raise ValueError(f"the sequence must have at least l_output={n} steps; got {shortest}.")
-        first = torch.zeros_like(ends) if self.mode == "first" else ends - n
-        steps = first.unsqueeze(-1) + torch.arange(n, device=x.device)
-        z = x.take_along_dim(steps.unsqueeze(-1), 1)
+        if lengths is None:  # one slice of all sequences, of any length in torch.export too
+            first = 0 if self.mode == "first" else longest - n
+            z, steps = x[:, first : first + n], torch.arange(n, device=x.device) + first
+        else:
+            ends = lengths.to(x.device).long()
+            starts = torch.zeros_like(ends) if self.mode == "first" else ends - n
+            steps = starts.unsqueeze(-1) + torch.arange(n, device=x.device)
+            z = x.take_along_dim(steps.unsqueeze(-1), 1)
         if self.mode in ("pool", "sum"):
             following = z.flip(1).cumsum(1).flip(1) - z
             z = x.sum(1, keepdim=True) - following
@@ -187,7 +188,11 @@ class RetrievalDecoder(nn.Module):
         """Map (2B, L, H), first the one sequence of all pairs and then the other, to (B, d_output)."""
         if len(x) % 2:
             raise ValueError(f"the decoder retrieval needs two sequences per sample; got {len(x)} in a batch.")
-        first, second = self.feature(x, lengths).chunk(2)
+        return self.compare(self.feature(x, lengths))
+
+    def compare(self, z: Tensor) -> Tensor:
+        """Map features (2B, …, H) of all first sequences, then of all second ones, to (B, …, d_output)."""
+        first, second = z.chunk(2)
         both = [first, second, first - second, first * second] if self.nli else [first, second]
         return self.classifier(torch.cat(both, -1))
 

@@ -18,6 +18,7 @@ from hope_ssm.workbench.data.loaders import ChunkLoader, DataModule
 from hope_ssm.workbench.losses import steps_of
 from hope_ssm.workbench.optimization import configure
 from hope_ssm.workbench.resuming import flat, processes
+from hope_ssm.workbench.streaming import Recurrence
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
@@ -179,7 +180,8 @@ def _predict(task: Any, data: DataModule, device: torch.device) -> None:
         lengths, stream, training = context.get("lengths"), task.streams["train"], task.training
         try:
             x, target = x.to(device), target.to(device)
-            state = stream.before(task.to(device).eval(), x, 0, context.get("reset"))
+            task.to(device).eval()
+            state = stream.before(Recurrence(task.encoder, task.model), x, 0, context.get("reset"))
             prediction, _ = task._predict(x, state, 1.0, lengths)
             task.check.target("train", prediction, target)
             for measure in (task.loss, *task.metrics.values()):
