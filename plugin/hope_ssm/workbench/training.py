@@ -44,7 +44,10 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
     with in_memory("model", config):
-        return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
+        task = SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens)
+    if task.model.awaits_length:
+        task.model.settle(splits.longest())
+    return task, data
 
 
 def describe(task: SequenceTask) -> str:
