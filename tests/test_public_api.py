@@ -25,6 +25,12 @@ SIGNATURES = {
     ),
     "HopeBlock": "(d_model, *, transposed=True, **options)",
     "HopeLayer": "(d_model, *, kernel='hope', **options)",
+    **dict.fromkeys(
+        ("HopeClassifier", "HopeRegressor"),
+        "(*, kernel='hope', d_model=64, n_layers=2, d_state=64, dropout=0.0, decoder_mode=None, lr=0.01, "
+        "weight_decay=0.01, batch_size=32, max_epochs=50, validation_fraction=0.1, patience=10, standardize=True, "
+        "overrides=(), device='auto', progress_bar=False, random_state=None)",
+    ),
     "parameter_groups": "(module)",
 }  # fmt: skip
 
@@ -35,7 +41,8 @@ def run(code):
 
 def test_names():
     assert sorted(hope_ssm.__all__) == [
-        "HopeBlock", "HopeKernel", "HopeLayer", "__version__", "convolution_kernel", "hankel_matrix",
+        "HopeBlock", "HopeClassifier", "HopeKernel", "HopeLayer", "HopeRegressor", "__version__",
+        "convolution_kernel", "hankel_matrix",
         "hankel_singular_values", "load", "parameter_groups", "registry", "transfer_function",
     ]  # fmt: skip
     assert dir(hope_ssm) == sorted(hope_ssm.__all__)
