@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels import initialization
-from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.windows import RECOMMENDED_RATES, WindowedKernel, longest_sequence
@@ -132,14 +132,7 @@ class HopeKernel(WindowedKernel):
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of Δt for sequences of ``horizon`` steps."""
-        if self.free_windows:
-            self.dt_min, self.dt_max = initialization.window_periods(self.n, horizon)
-        dt = initialization.sampling_periods(self.n_ssm, self.dt_min, self.dt_max, deterministic=self.deterministic)
-        return {"raw_sampling_period": TRANSFORMS[self.dt_transform][1](dt)}
-
-    def longest_window(self) -> float | None:
-        """Return max n/Δt."""
-        return self.n / float(self.transformed(self.raw_sampling_period).min())
+        return self.start_of_delays(self.n_ssm, horizon)
 
     def _explain_bare_lr(self) -> None:
         if self.lr == 0:

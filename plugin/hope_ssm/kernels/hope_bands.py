@@ -125,7 +125,7 @@ class HopeBandsKernel(WindowedKernel):
             self.register("markov_parameters", h)
         if self.banded:
             self._register_coefficients(band_scale)
-        self.centres = None if centres is None else self._checked_centres(centres)
+        self.centres = None if centres is None else initialization.check_centres(centres, self.bands)
         self.band_width, self.scattered_share = band_width, scattered_share
         self.register_starts(steps, waits=steps is None and (self.free_windows or self.banded > 0))
 
@@ -138,21 +138,9 @@ class HopeBandsKernel(WindowedKernel):
             c[..., 0, 0] = scale / math.sqrt(self.bands)
         self.register("C", c)
 
-    def _checked_centres(self, centres: Sequence[float]) -> tuple[float, ...]:
-        given = tuple(float(centre) for centre in centres)
-        if len(given) != self.bands or not all(0 <= centre <= math.pi for centre in given):
-            raise ValueError(f"centres must be {self.bands} frequencies from 0 to π; got {list(centres)}.")
-        return given
-
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of all Δt, and ω, for sequences of ``horizon`` steps."""
-        found, inverse = {}, TRANSFORMS[self.dt_transform][1]
-        if self.free_windows:
-            self.dt_min, self.dt_max = initialization.window_periods(self.n, horizon)
-        if self.plain:
-            count = min(self.n_ssm, self.plain)
-            dt = initialization.sampling_periods(count, self.dt_min, self.dt_max, deterministic=self.deterministic)
-            found["raw_sampling_period"] = inverse(dt)
+        found = self.start_of_delays(min(self.n_ssm, self.plain), horizon) if self.plain else {}
         if self.banded:
             frequency, dt = initialization.band_starts(
                 min(self.n_ssm, self.banded), self.bands, self.n, horizon, self.band_width,
@@ -160,12 +148,8 @@ class HopeBandsKernel(WindowedKernel):
             )  # fmt: skip
             if self.centres is not None:
                 frequency = torch.tensor(self.centres, dtype=torch.float64).expand_as(frequency).clone()
-            found |= {"raw_band_sampling_period": inverse(dt), "frequency": frequency}
+            found |= {"raw_band_sampling_period": TRANSFORMS[self.dt_transform][1](dt), "frequency": frequency}
         return found
-
-    def longest_window(self) -> float | None:
-        """Return max n/Δt of the features that are HOPE, None without any."""
-        return self.n / float(self.transformed(self.raw_sampling_period).min()) if self.plain else None
 
     @staticmethod
     def _spread(tied: Tensor, count: int) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_positive_integer
-from hope_ssm.kernels.base import SequenceKernel
+from hope_ssm.kernels.base import TRANSFORMS, SequenceKernel
+from hope_ssm.kernels.initialization import sampling_periods, window_periods
 
 RECOMMENDED_RATES = MappingProxyType({"dt": 0.001})
 
@@ -42,6 +43,8 @@ class WindowedKernel(SequenceKernel):
     """
 
     windows: Tensor
+    n: int
+    free_windows: bool  # neither dt_min nor dt_max was given
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
@@ -116,9 +119,17 @@ class WindowedKernel(SequenceKernel):
                 logging.WARNING,
             )
 
+    def start_of_delays(self, count: int, horizon: int | None) -> dict[str, Tensor]:
+        """Return the raw Δt of ``count`` systems for sequences of ``horizon`` steps, or from dt_min to dt_max."""
+        if self.free_windows:
+            self.dt_min, self.dt_max = window_periods(self.n, horizon)
+        dt = sampling_periods(count, self.dt_min, self.dt_max, deterministic=self.deterministic)
+        return {"raw_sampling_period": TRANSFORMS[self.dt_transform][1](dt)}
+
     def longest_window(self) -> float | None:
-        """Return max n/Δt in steps, None where there is no such window or no number to compare with."""
-        raise NotImplementedError
+        """Return max n/Δt in steps, None where no feature has such a window."""
+        raw = getattr(self, "raw_sampling_period", None)
+        return None if raw is None else self.n / float(self.transformed(raw).min())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         key = f"{prefix}windows"
