@@ -28,7 +28,7 @@ def build(name, seed=0, **options):
 
 @FAMILY
 def test_the_first_batch_says_it_once_and_the_checkpoint_keeps_it(name):
-    kernel, early, told = build(name), build(name, seed=3), build(name, horizon=3000)
+    kernel, early, given = build(name), build(name, seed=3), build(name, horizon=3000)
     early.load_state_dict(kernel.state_dict())  # saved before the first batch
     twin = copy.deepcopy(kernel)
     before, next_number = kernel.sampling_period.detach(), torch.get_rng_state()
@@ -40,9 +40,9 @@ def test_the_first_batch_says_it_once_and_the_checkpoint_keeps_it(name):
     assert torch.equal(early.sampling_period, after)
     assert kernel.windows[0] == 3000
     assert after.max() < before.max() / 5
-    assert (kernel.dt_min, kernel.dt_max) == (told.dt_min, told.dt_max)
-    assert told.sampling_period.min() / 2 < after.min()
-    assert after.max() < 2 * told.sampling_period.max()
+    assert (kernel.dt_min, kernel.dt_max) == (given.dt_min, given.dt_max)
+    assert given.sampling_period.min() / 2 < after.min()
+    assert after.max() < 2 * given.sampling_period.max()
     kernel(L=9)
     assert torch.equal(kernel.sampling_period, after)
 
@@ -56,9 +56,9 @@ def test_the_first_batch_says_it_once_and_the_checkpoint_keeps_it(name):
 @FAMILY
 def test_a_checkpoint_without_the_length_is_one_of_trained_windows(name):
     """As every checkpoint before this was."""
-    told, fresh = build(name, horizon=50), build(name, seed=1)
-    fresh.load_state_dict(told.state_dict())
-    torch.testing.assert_close(fresh(L=700)[0], told(L=700)[0])
+    given, fresh = build(name, horizon=50), build(name, seed=1)
+    fresh.load_state_dict(given.state_dict())
+    torch.testing.assert_close(fresh(L=700)[0], given(L=700)[0])
 
 
 @FAMILY

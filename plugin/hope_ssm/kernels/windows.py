@@ -71,7 +71,7 @@ class WindowedKernel(SequenceKernel):
 
     @torch.compiler.disable
     @torch.no_grad()
-    def settle(self, length: int | None) -> None:
+    def set_length(self, length: int | None) -> None:
         """Let the windows suit sequences of ``length`` steps, if nothing has said it yet; None: leave them for good."""
         if not self.awaits_length:
             return
@@ -98,13 +98,13 @@ class WindowedKernel(SequenceKernel):
         """Note that there are sequences of ``length`` steps, None for single steps, before anything is computed."""
         if torch.compiler.is_dynamo_compiling():
             if self.awaits_length:
-                self.settle(length)
+                self.set_length(length)
         elif torch.compiler.is_compiling() or isinstance(length, torch.SymInt):
             return  # torch.export traces a model as it is
         elif length is None:
-            self.settle(None)
+            self.set_length(None)
         elif length > self._longest:
-            self.settle(length)
+            self.set_length(length)
             self._longest = length
             self._compare(length, rate)
 
@@ -134,7 +134,7 @@ class WindowedKernel(SequenceKernel):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         key = f"{prefix}windows"
         if "windows" not in self._buffers:
-            state_dict.pop(key, None)  # of a model that was not told the length; its parameters say all
+            state_dict.pop(key, None)  # of a model that was given the length; its parameters say all
         elif key in state_dict:
             self.awaits_length = self.awaits_length and not int(state_dict[key][0])
         elif any(name.startswith(prefix) for name in state_dict):

@@ -46,7 +46,7 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     with in_memory("model", config):
         task = SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens)
     if task.model.awaits_length:
-        task.model.settle(splits.longest())
+        task.model.set_length(splits.longest())
     return task, data
 
 

@@ -188,13 +188,13 @@ class SequenceModel(nn.Module):
         """Whether a kernel has windows for which nothing has said yet how long the sequences are."""
         return any(getattr(part, "awaits_length", False) for block in self.layers for part in block.modules())
 
-    def settle(self, length: int) -> None:
+    def set_length(self, length: int) -> None:
         """Let the windows of all kernels that wait for it suit sequences of ``length`` steps."""
         steps = torch.tensor([length])
         for block in self.layers:
             for part in block.modules():
                 if getattr(part, "awaits_length", False):
-                    part.settle(int(steps))
+                    part.set_length(int(steps))
             steps = block.pool.output_lengths(steps)
 
     def _check_recurrent(self) -> None:
