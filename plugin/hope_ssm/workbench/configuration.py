@@ -51,9 +51,6 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from hope_ssm.hydra_searchpath import offer_kernels
-
-    offer_kernels()
     try:
         with (
             _beside_a_running_hydra(),
