@@ -80,6 +80,7 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_kernels_and_layers_need_neither_hydra_nor_lightning():
     result = run(
         "import sys\n"

@@ -57,7 +57,12 @@ def __getattr__(name: str) -> Any:
     if name == "registry":
         return importlib.import_module("hope_ssm.registry")
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            from hope_ssm.extras import explained
+
+            raise ImportError(explained(error, f"hope_ssm.{name} needs") or str(error)) from error
     raise AttributeError(f"module 'hope_ssm' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
 
 

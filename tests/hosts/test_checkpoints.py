@@ -122,6 +122,7 @@ def test_our_kernels_are_what_they_were(of_hope):
     torch.testing.assert_close(same(L=40)[0], kernel(L=40)[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_commands_take_them(of_hope, tmp_path, capsys):
     _, path = of_hope
     assert main(["inspect", str(path), "--length", "64", "--out", str(tmp_path / "pages")]) == 0

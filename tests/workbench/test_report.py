@@ -119,6 +119,7 @@ def test_a_report_never_mixes_configurations(sweep, tmp_path):
     assert [row.label for row in table] == ["optimizer.lr=0.001", "optimizer.lr=0.5"]
 
 
+@pytest.mark.slow
 def test_a_report_says_what_it_left_out_and_what_is_odd(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tmp_path / name, "kernel=hope", f"train.seed={seed}")

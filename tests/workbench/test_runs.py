@@ -158,6 +158,7 @@ def test_a_callback_that_refuses_its_options_leaves_no_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_auto_starts_resumes_and_skips(tmp_path):
     whole = run(tmp_path / "whole", *LONGER)
     with pytest.raises(Stop):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.checks import nearest
+from hope_ssm.extras import install_line
 
 CONFIG_MODULE = "hope_ssm.configs"
 
@@ -125,7 +126,7 @@ def in_a_sentence(error: Exception, overrides: Sequence[str] = ()) -> ValueError
         valid = options_of(group) or list(error.options or [])
         mend = nearest(name, valid)
         if group == "hydra/launcher":
-            mend = " The launchers joblib and submitit_slurm come with pip install 'hope-ssm[launchers]'."
+            mend = f" The launchers joblib and submitit_slurm come with {install_line('launchers')}."
         return ValueError(f"{group} must be one of {', '.join(valid)}; got {name!r}.{mend}")
     if said.startswith("Config group override must be"):  # Hydra does not say which
         for group, _, value in (override.lstrip("+").partition("=") for override in overrides):
