@@ -97,7 +97,7 @@ def as_begun(config: Any, begun_in: str) -> None:
         sys.path.append(begun_in)  # a data set of one's own is looked for there
     if os.getcwd() == begun_in:
         return
-    for key in ("train.ckpt", "dataset.data_dir", "dataset.path"):
+    for key in ("train.ckpt", "train.init_from", "train.pretrained_model_path", "dataset.data_dir", "dataset.path"):
         path = OmegaConf.select(config, key)
         if isinstance(path, str) and (key, path) != ("train.ckpt", "auto"):
             OmegaConf.update(config, key, os.path.join(begun_in, path))
