@@ -10,12 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from declared import base, beyond_the_base, declared
 from hope_ssm import _HOME
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "plugin"
@@ -25,12 +21,14 @@ FILES = [
 ]
 
 MATHEMATICS = {"hankel", "ops", "precision"}
-# checks, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark, figures
-# ← cli.
+# checks, extras, precision ← ops, hankel ← kernels ← registry ← layers ← analysis ← hosts, workbench ← benchmark,
+# figures ← cli.
 # Part of the package: what it may import besides itself, the checks and the version.
 MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
+    "extras": set(),
+    "arithmetic": set(),
     "precision": set(),
     "reporting": {"storage"},
     "storage": set(),
@@ -41,13 +39,14 @@ MAY_IMPORT = {
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting"},
-    "workbench": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"},
+    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "arithmetic"},
+    "workbench": MATHEMATICS
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"},
     "hydra_searchpath": {"hosts"},
     "benchmark": MATHEMATICS | {"kernels", "registry", "layers", "hosts", "workbench", "reporting"},
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
-    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage"}
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"}
     | {"hosts", "workbench", "benchmark", "figures"},
 }
 # Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
@@ -71,19 +70,15 @@ WORKBENCH = {
     "models": {"options"},
     "data": {"options"},
     "reports": {"losses", "resuming", "run_directory", "survey"},
-    "validation": {"arithmetic", "callbacks", "compilation", "configuration", "data", "losses", "models"}
+    "validation": {"callbacks", "compilation", "configuration", "data", "losses", "models"}
     | {"optimization", "resuming", "streaming"},
 }
 # Whoever installs the kernels for the host needs no more than these in the mathematics and the kernels.
 NUMERICAL = {"torch", "numpy", "scipy", "opt_einsum"}
 OPTIONAL_BACKENDS = {"pykeops", "triton"}
-IMPORT_NAMES = {
-    "hydra-core": {"hydra", "omegaconf"},
-    "pytorch-lightning": {"pytorch_lightning"},
-    "pillow": {"PIL"},
-    "pyyaml": {"yaml"},
-    "scikit-learn": {"sklearn"},
-}
+# What the workbench's extra brings may be imported where its code begins; everything else runs with the base alone.
+LOADS_THE_WORKBENCH = {"hydra", "omegaconf", "pytorch_lightning", "pydantic"}
+WITH_THE_WORKBENCH = {"analysis", "arithmetic", "benchmark", "figures", "hosts", "hydra_searchpath", "workbench"}
 
 
 def part(path: Path) -> str:
@@ -156,7 +151,7 @@ def test_every_part_has_its_place():
 
 @pytest.mark.parametrize("path", package_files(), ids=name)
 def test_imports_point_one_way(path):
-    allowed = MAY_IMPORT[part(path)] | {part(path), "checks"}
+    allowed = MAY_IMPORT[part(path)] | {part(path), "checks", "extras"}
     assert own_parts(path) <= allowed
 
 
@@ -214,37 +209,23 @@ def test_contractions_of_three_operands_go_through_opt_einsum():
         assert not [call.lineno for call in calls if len(call.args) > 3], name(path)
 
 
-def declared() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """(dependencies, extras): distribution → import names."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        project = tomllib.load(file)["project"]
-
-    def names(requirements):
-        found = (re.match(r"[A-Za-z0-9_.-]+", text)[0].lower() for text in requirements)
-        return {key: IMPORT_NAMES.get(key, {key.replace("-", "_")}) for key in found}
-
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
-    return names(project["dependencies"]), names(extras)
-
-
-def test_every_dependency_is_imported():
+def test_every_package_of_the_base_is_imported():
     used = set().union(*(third_party(path) for path in FILES))
-    dependencies, _ = declared()
-    assert not {key for key, modules in dependencies.items() if not modules & used}
+    assert not {name for name, modules in declared()[0].items() if not modules & used}
 
 
 def test_every_import_is_declared():
-    dependencies, extras = declared()
-    known = set().union(*dependencies.values(), *extras.values())
+    known = base() | beyond_the_base()
     for path in FILES:
         assert third_party(path) <= known, name(path)
 
 
 def test_extras_are_imported_where_they_are_used():
-    """Never while a module loads, so that a plain installation imports everything."""
-    dependencies, extras = declared()
-    optional = set().union(*extras.values()) - set().union(*dependencies.values())
-    for path in set(FILES) - {PACKAGE / "ops" / "backends" / "triton.py"}:  # itself loaded only where it is asked for
+    """Never while a module loads, but the workbench's own where its code begins: the rest needs the base alone."""
+    on_demand = {PACKAGE / "ops" / "backends" / "triton.py", PACKAGE / "workbench" / "estimators.py"}
+    for path in set(FILES) - on_demand:  # those are themselves loaded only where they are asked for
+        workbench = PACKAGE in path.parents and part(path) in WITH_THE_WORKBENCH
+        optional = beyond_the_base() - (LOADS_THE_WORKBENCH if workbench else set())
         for node in tree(path).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]

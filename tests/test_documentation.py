@@ -39,6 +39,12 @@ def test_every_use_of_the_layer_is_shorter_than_twenty_lines():
     assert all(len([line for line in code.splitlines() if line.strip()]) < 20 for code in uses)
 
 
+def test_the_examples_with_tables_are_shorter_than_twenty_five_lines():
+    uses = [code for _, code in blocks(PAGES["data.md"]) if ".csv" in code]
+    assert len(uses) == 3
+    assert all(len([line for line in code.splitlines() if line.strip()]) < 25 for code in uses)
+
+
 def test_ten_lines_are_ten():
     """The first block of the page so called, without the comparison at its end."""
     _, code = blocks(PAGES["online.md"])[0]

@@ -20,11 +20,17 @@ SIGNATURES = {
     "hankel_singular_values": "(markov_parameters)",
     "HopeKernel": (
         "(*, d_model, channels=1, l_max=None, dt_min=None, dt_max=None, dt_transform=None, n_ssm=None, "
-        "deterministic=False, lr=None, wd=0.0, verbose=True, d_state=64, horizon=None, init='gaussian', "
-        "init_scale=1.0, truncation='exact', backend='auto', coefficients='real', **options)"
+        "deterministic=False, lr=mappingproxy({'dt': 0.001}), wd=0.0, verbose=True, d_state=64, horizon=None, "
+        "init='gaussian', init_scale=2.0, truncation='exact', backend='auto', coefficients='real', **options)"
     ),
     "HopeBlock": "(d_model, *, transposed=True, **options)",
     "HopeLayer": "(d_model, *, kernel='hope', **options)",
+    **dict.fromkeys(
+        ("HopeClassifier", "HopeRegressor"),
+        "(*, kernel='hope', d_model=64, n_layers=2, d_state=64, dropout=0.0, decoder_mode=None, lr=0.01, "
+        "weight_decay=0.01, batch_size=32, max_epochs=50, validation_fraction=0.1, patience=10, standardize=True, "
+        "overrides=(), device='auto', progress_bar=False, random_state=None)",
+    ),
     "parameter_groups": "(module)",
 }  # fmt: skip
 
@@ -35,7 +41,8 @@ def run(code):
 
 def test_names():
     assert sorted(hope_ssm.__all__) == [
-        "HopeBlock", "HopeKernel", "HopeLayer", "__version__", "convolution_kernel", "hankel_matrix",
+        "HopeBlock", "HopeClassifier", "HopeKernel", "HopeLayer", "HopeRegressor", "__version__",
+        "convolution_kernel", "hankel_matrix",
         "hankel_singular_values", "load", "parameter_groups", "registry", "transfer_function",
     ]  # fmt: skip
     assert dir(hope_ssm) == sorted(hope_ssm.__all__)
@@ -73,6 +80,7 @@ def test_import_is_light():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_kernels_and_layers_need_neither_hydra_nor_lightning():
     result = run(
         "import sys\n"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SKIPPING = {
     "test_inside.py": "import pytest\ndef test_it():\n    pytest.skip('no machine')\n",
     "test_mark.py": "import pytest\n@pytest.mark.skip(reason='no machine')\ndef test_it():\n    pass\n",
@@ -17,6 +19,7 @@ SKIPPING = {
 }
 
 
+@pytest.mark.slow
 def test_error_for_skips(tmp_path):
     for name, source in SKIPPING.items():
         (tmp_path / name).write_text(source)

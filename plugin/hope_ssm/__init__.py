@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "HopeBlock": "hope_ssm.layers.hope_block",
+    "HopeClassifier": "hope_ssm.workbench.estimators",
     "HopeKernel": "hope_ssm.kernels.hope",
     "HopeLayer": "hope_ssm.layers.hope_layer",
+    "HopeRegressor": "hope_ssm.workbench.estimators",
     "convolution_kernel": "hope_ssm.ops.convolution",
     "hankel_matrix": "hope_ssm.hankel",
     "hankel_singular_values": "hope_ssm.hankel",
@@ -24,8 +26,10 @@ _HOME = {
 
 __all__ = [
     "HopeBlock",
+    "HopeClassifier",
     "HopeKernel",
     "HopeLayer",
+    "HopeRegressor",
     "__version__",
     "convolution_kernel",
     "hankel_matrix",
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from hope_ssm.layers.parameter_groups import parameter_groups
     from hope_ssm.ops.convolution import convolution_kernel
     from hope_ssm.ops.transfer import transfer_function
+    from hope_ssm.workbench.estimators import HopeClassifier, HopeRegressor
     from hope_ssm.workbench.evaluation import load
 
 
@@ -52,7 +57,12 @@ def __getattr__(name: str) -> Any:
     if name == "registry":
         return importlib.import_module("hope_ssm.registry")
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        except ModuleNotFoundError as error:
+            from hope_ssm.extras import explained
+
+            raise ImportError(explained(error, f"hope_ssm.{name} needs") or str(error)) from error
     raise AttributeError(f"module 'hope_ssm' has no attribute {name!r}; its public names are {', '.join(__all__)}.")
 
 

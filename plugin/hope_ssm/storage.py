@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
 PARTIAL = ".partial"
 
 
@@ -68,6 +66,8 @@ def alone(lock: Path, busy: Callable[[], None], patience: float = 1.0) -> Iterat
     Raises:
         OSError: the file cannot be written.
     """
+    from filelock import FileLock, Timeout
+
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:

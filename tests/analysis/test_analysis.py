@@ -53,6 +53,7 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     assert "out must be a new run directory" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -67,6 +67,7 @@ def samples():
     return [next(drawn) for _ in range(N)]
 
 
+@pytest.mark.slow
 def test_values_lengths_and_depths(samples):
     for text, target in samples:
         value, length, depth = naive(text)
@@ -76,6 +77,7 @@ def test_values_lengths_and_depths(samples):
         assert checking.evaluate(listops_symbols(text.encode())) == (value, depth - 1)
 
 
+@pytest.mark.slow
 def test_the_law_is_that_of_a_plain_sampler(samples):
     """Share of draws that are kept, about 8 %, and lengths of those: both within 4 standard deviations."""
     dice = random.Random(1)
@@ -136,6 +138,7 @@ def test_files_are_those_of_the_host(made):
     assert all(naive(source)[0] == int(target) for source, target in rows[::10])
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_number_of_processes(made, tmp_path):
     heard = []
     listops.make(tmp_path / "listops", seed=7, size=N, processes=2, advance=heard.append)
@@ -145,6 +148,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(made, tmp_path):
     assert contents(tmp_path / "other")["basic_val.tsv"] != contents(made)["basic_val.tsv"]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_bytes(made, tmp_path):
     folder = tmp_path / "listops"
     code = "import sys, pathlib; from hope_ssm.datasets.lra import listops; listops.make(pathlib.Path(sys.argv[1]), 7, "

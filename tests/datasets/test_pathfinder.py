@@ -76,6 +76,7 @@ def test_turns():
         np.testing.assert_allclose(turn(u, continuity), np.interp(u, distribution, theta), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_picture_is_the_cover_of_each_pixel():
     resolution = 16
     setting = setting_of(resolution)
@@ -124,6 +125,7 @@ def test_files_are_those_of_the_host(made):
                 assert (image.size, image.mode) == ((16, 16), "L")
 
 
+@pytest.mark.slow
 def test_the_bytes_depend_on_neither_processes_nor_interruptions(made, tmp_path, monkeypatch):
     monkeypatch.setattr(pathfinder_files, "PART", 20)
     pathfinder_files.make(tmp_path / "many", 16, seed=5, size=70, processes=2)

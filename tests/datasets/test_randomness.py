@@ -80,6 +80,7 @@ def test_without_epochs_the_samples_follow_torch_s_seed():
     assert rows[0] == rows[1] != rows[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_persistent_workers_see_the_epoch_and_change_nothing(context):
     draws, own = Draws(5, "train"), Draws(5, "train")

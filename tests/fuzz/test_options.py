@@ -106,6 +106,7 @@ def faults(drawn: list[Case], directory: Path) -> list[str]:
     return [f"{case.override}: {text}" for case, text in found if text]
 
 
+@pytest.mark.slow
 def test_every_option_means_what_it_says_or_is_refused(tmp_path):
     assert faults(cases(0, 200), tmp_path) == []
 

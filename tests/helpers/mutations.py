@@ -281,7 +281,10 @@ def cases_of(config: Mapping[str, Any], schedule: str, seed: int, number: int) -
         key, text = random_.choice(list(keys)), random_.choice(VALUES)
         size = isinstance(keys[key], int) and (text in LARGE or key == "trainer.devices")
         if not size and key not in ("train.ckpt", "trainer.strategy", "dataset._name_"):
-            made.append(Case(key, text, schedule, like(keys[key])))
+            sizes = key == "model.layer.horizon"  # of the images of a data set: several
+            made.append(
+                Case(key, text, schedule, either(like(keys[key]), listed(count, 1)) if sizes else like(keys[key]))
+            )
     return made
 
 

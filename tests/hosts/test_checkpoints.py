@@ -122,6 +122,7 @@ def test_our_kernels_are_what_they_were(of_hope):
     torch.testing.assert_close(same(L=40)[0], kernel(L=40)[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_commands_take_them(of_hope, tmp_path, capsys):
     _, path = of_hope
     assert main(["inspect", str(path), "--length", "64", "--out", str(tmp_path / "pages")]) == 0
@@ -150,6 +151,13 @@ class Trap:
 
     def __reduce__(self):
         return exec, ("import sys; sys.trapped = True",)
+
+
+@pytest.mark.parametrize("hook", ["post_init_hook", "pretrained_model_state_hook"])
+def test_a_hook_of_a_checkpoint_needs_trust(hook):
+    reduction.check_trusted(OmegaConf.create({"train": {hook: {"_name_": None}}}))
+    with pytest.raises(ValueError, match=rf"train\.{hook} .* must be empty; it names 'to_onnx', .* say --trust"):
+        reduction.check_trusted(OmegaConf.create({"train": {hook: {"_name_": "to_onnx"}}}))
 
 
 def test_no_code_of_a_checkpoint_runs(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from hope_ssm.cli.main import main
@@ -21,6 +22,7 @@ def test_its_kernels_are_what_they_were():
     torch.testing.assert_close(samples, torch.tensor(expected["kernel"], dtype=samples.dtype), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_commands_take_it(tmp_path, capsys):
     assert main(["inspect", str(CHECKPOINT), "--length", "64", "--out", str(tmp_path / "pages")]) == 0
     assert main(["reduce", str(CHECKPOINT), "--states", "4", "--out", str(tmp_path / "small.ckpt")]) == 0

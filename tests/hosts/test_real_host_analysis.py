@@ -83,6 +83,39 @@ def test_a_reduced_checkpoint_is_evaluated_and_trained_by_the_host(trained, host
     assert "`Trainer.fit` stopped: `max_epochs=" in said
 
 
+def test_code_in_a_checkpoint_s_configuration_needs_trust(trained, host, tmp_path):
+    """Arithmetic is no code. The process has the host's own resolver, Python's eval, as one that trains has."""
+    kernel, output = trained
+    if kernel != "hope":
+        pytest.skip("the configuration of one kernel is that of all")
+    code = f"""
+        import pathlib, torch
+        from omegaconf import OmegaConf, open_dict
+        from hope_ssm.hosts import checkpoints, reduction
+        OmegaConf.register_new_resolver("eval", eval)
+        import builtins
+        saved = checkpoints.read({str(output / "checkpoints" / "last.ckpt")!r})
+        data, builtins.ran = saved["hyper_parameters"]["dataset"], pathlib.Path({str(tmp_path / "ran")!r})
+        plain = reduction.evaluate(saved)
+        with open_dict(data):
+            data["l_noise"] = "${{eval:'4 * 4'}}"
+        assert reduction.evaluate(saved) == plain
+        with open_dict(data):
+            data["__code"] = "${{eval:'open(ran, chr(119))'}}"  # which only that resolver understands
+        try:
+            reduction.evaluate(saved)
+        except ValueError as error:
+            assert "must be arithmetic of numbers" in str(error) and "say --trust" in str(error), error
+        else:
+            raise AssertionError("accepted")
+        assert not ran.exists()
+        reduction.evaluate(saved, trust=True)
+        assert ran.exists()
+        """
+    done = host.python("-c", "import hope_ssm.hydra_searchpath\n" + textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+
+
 def test_kernels_that_only_the_host_has(host):
     """Its dense kernel, rebuilt by the host's own class and seen through its steps."""
     code = """

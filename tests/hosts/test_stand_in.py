@@ -34,6 +34,7 @@ def broken_package(tmp_path: Path) -> Path:
     return package.parent
 
 
+@pytest.mark.slow
 def test_a_hydra_application_that_is_the_host_gets_everything(stand_in, python):
     found = result(python("main.py", "+kernel=hope", directory=stand_in))
     assert found["kernels"]["hope"] == found["kernels"]["hope-bands"] == OURS
@@ -45,6 +46,7 @@ def test_a_hydra_application_that_is_the_host_gets_everything(stand_in, python):
     assert found["loaded"] == [], "entries must be lazy"
 
 
+@pytest.mark.slow
 def test_kernels_of_other_distributions_join_unloaded(stand_in, python, tmp_path):
     site = add_distribution(tmp_path / "site", "third-party", "third = third_party:Kernel\nema = third_party:Average")
     (site / "third_party.py").write_text("raise RuntimeError('imported too early')\n")
@@ -54,6 +56,7 @@ def test_kernels_of_other_distributions_join_unloaded(stand_in, python, tmp_path
     assert found["loaded"] == []
 
 
+@pytest.mark.slow
 def test_two_distributions_with_one_name_leave_ours_and_a_warning_that_names_both(stand_in, python, tmp_path):
     site = add_distribution(tmp_path / "site", "third-party", "hope = third_party:Kernel")
     done = python("main.py", directory=stand_in, path=(site,))
@@ -63,6 +66,7 @@ def test_two_distributions_with_one_name_leave_ours_and_a_warning_that_names_bot
     assert "hope-ssm" in said
 
 
+@pytest.mark.slow
 def test_registration_before_and_after_import_and_only_once(stand_in, python):
     code = """
         import sys
@@ -90,6 +94,7 @@ def test_registration_before_and_after_import_and_only_once(stand_in, python):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_only_unpickles_the_plugin_registers_too(stand_in, python, tmp_path):
     state = tmp_path / "state.pickle"
     write = f"""

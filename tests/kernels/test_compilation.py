@@ -160,6 +160,7 @@ def test_functional_call_and_grad(name):
         torch.testing.assert_close(gradients[key], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @every_family
 @pytest.mark.parametrize("dt", [0.3, 1.0])
 def test_second_derivatives_of_a_layer(name, dt):

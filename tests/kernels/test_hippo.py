@@ -104,7 +104,8 @@ def test_kernel_is_that_of_the_dense_matrix(basis, length):
     """But for the least decay of a pole that a logarithm carries, 1e-4 in continuous time: none of legs."""
     torch.set_default_dtype(torch.float64)
     try:
-        kernel = S4Kernel(d_model=3, d_state=8, init=basis, rank=RANKS[basis], dt_min=0.01, dt_max=0.3, verbose=False)
+        options = {"rank": RANKS[basis], "B_clip": None, "dt_min": 0.01, "dt_max": 0.3, "verbose": False}
+        kernel = S4Kernel(d_model=3, d_state=8, init=basis, **options)
     finally:
         torch.set_default_dtype(torch.float32)
     k = kernel(L=length)[0].detach().numpy()

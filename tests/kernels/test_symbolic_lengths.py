@@ -26,6 +26,7 @@ CASES += [pytest.param(name, {"bidirectional": True}, marks=pytest.mark.slow) fo
 CASES += [pytest.param("hope", {"bidirectional": True, "reverse_lag": 0}, marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_export_with_a_dynamic_length(name, options):
     module = layer(name, **options)
@@ -44,6 +45,7 @@ def test_a_dynamic_length_without_end_or_of_an_untruncated_kernel():
             exported(layer(name, truncation="none"), x)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 @every_kernel
 def test_a_trace_is_of_one_length_and_refuses_others(name, tmp_path):

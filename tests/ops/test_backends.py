@@ -43,6 +43,7 @@ def test_triton_on_a_cpu(monkeypatch):
         backends.get("triton", CPU)
 
 
+@pytest.mark.slow
 def test_optional_packages_are_not_imported_by_others():
     code = (
         "import sys, torch\n"
@@ -193,6 +194,7 @@ def test_derivatives_of_the_response(length, rng):
     assert torch.autograd.gradgradcheck(moments, (g, dt), check_fwd_over_rev=True, fast_mode=True)
 
 
+@pytest.mark.slow
 def test_compiled_and_eager_response_agree(rng):
     """torch.compile differentiates through the tables, eager mode by the formula."""
     c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)

@@ -112,6 +112,7 @@ def test_steps_are_the_recursion(n, rng):
         np.testing.assert_allclose(state[b, feature].numpy(), last, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_steps_do_not_drift_in_float32():
     """Measured: 4e-7 of the outputs, 5e-6 of those after the input's end; y = ax + s, s ← x - ay has 7e-6 and 7e-4."""
     n, length = 3, 14_000
@@ -134,6 +135,7 @@ def test_steps_do_not_drift_in_float32():
             assert abs(row - exact)[after].max() < 1e-5 * abs(exact[after]).max()
 
 
+@pytest.mark.slow
 def test_a_million_steps_of_float32(request):
     """At Δt = 1e-4, within 1e-5 of the largest output and also of the largest that memory adds; measured: 1.6e-7, 8e-6.
 

@@ -119,6 +119,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
 @pytest.mark.parametrize("room", [20_000, 100])
 def test_a_full_disk_leaves_the_checkpoints_and_says_so(tmp_path, room):

@@ -148,6 +148,7 @@ def test_a_kernel_without_the_option_says_which_it_has():
 ABLATIONS = {
     "exact": {"truncation": "exact"},
     "wrapped": {"truncation": "none"},
+    "circular": {"truncation": "none", "circular": True},
     "complex": {"truncation": "none", "coefficients": "complex_noncausal"},
     "learning-rate": {"lr.C": 0.001},
     "frozen-period": {"lr.dt": 0},

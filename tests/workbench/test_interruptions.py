@@ -29,6 +29,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_says_how_to_resume(tmp_path):
         run(tmp_path / "early", *LONGER, callbacks=[StopAt(0, KeyboardInterrupt)], command=command)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays_whole(tmp_path, monkeypatch):
     from pytorch_lightning import Trainer
 

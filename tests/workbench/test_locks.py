@@ -32,6 +32,7 @@ def held_elsewhere(lock):
     return process
 
 
+@pytest.mark.slow
 def test_a_run_directory_has_one_writer_and_a_killed_one_leaves_it_free(tmp_path):
     run(tmp_path / "whole", *LONGER)
     with pytest.raises(Stop):

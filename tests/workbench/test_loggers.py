@@ -17,6 +17,7 @@ def offline(directory):
     return sorted(directory.rglob("offline-run-*"))
 
 
+@pytest.mark.slow
 def test_every_training_of_a_process_is_a_run_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     run(tmp_path / "first", OFFLINE)

@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 import torch
 
-from hope_ssm.workbench.arithmetic import arithmetic
+from hope_ssm.arithmetic import arithmetic
 from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, compose
 from hope_ssm.workbench.optimization import SCHEDULERS, linear_warmup
 from hope_ssm.workbench.training import build

@@ -51,7 +51,7 @@ def options_of(pipeline, cifar_files):
 
 def test_every_data_set_has_a_pipeline_and_a_configuration():
     pipelines = {path.stem for path in (ROOT / "configs" / "pipeline").glob("*.yaml")}
-    assert pipelines == {*SMALL, *ALIASES, "own"}
+    assert pipelines == {*SMALL, *ALIASES, "own", "forecasting"}
     ours = {builtin.__name__, lra.__name__}
     assert {name for name, make in DATASETS.items() if make.__module__ in ours} == set(SMALL)
     for name in SMALL:

@@ -67,6 +67,7 @@ def alone(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_resolver_eval_is_the_user_s():
     """Registered before or after the import; of the user's own in the overrides; gone again after a composition."""
     alone(
@@ -81,6 +82,7 @@ def test_the_resolver_eval_is_the_user_s():
     )
 
 
+@pytest.mark.slow
 def test_a_composition_inside_a_running_hydra(tmp_path):
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text("a: 3\n")
@@ -119,6 +121,7 @@ def test_complaints_of_hydra_in_a_sentence(override, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_refused_command_leaves_nothing_behind(hope, tmp_path):
     for line in (["loader.drop_last=maybe"], ["decoder.l_tail=1000"], ["-m", "optimizer.lr=-1,-2"]):
         done = hope("train", *TINY, "kernel=hope", *line)

@@ -46,6 +46,7 @@ def last(directory):
     return read_checkpoint(directory / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_run_stopped_in_mid_epoch_and_killed_in_the_next_is_the_undisturbed_one(tmp_path, limit):
     options = [*LONGER, *SIX, *LIMITS[limit]]
@@ -62,6 +63,7 @@ def test_a_run_stopped_in_mid_epoch_and_killed_in_the_next_is_the_undisturbed_on
     assert run(tmp_path / "run", *options, "train.ckpt=auto").history is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_a_checkpoint_asked_for_by_a_signal_is_exact(tmp_path, configuration):
     options = [*LONGER, *SIX, "++trainer.val_check_interval=0.5", *CONFIGURATIONS[configuration]]
@@ -136,6 +138,7 @@ def test_results_of_a_run_killed_before_them_are_those_of_its_history(tmp_path, 
     assert set(RunDirectory(tmp_path / "run").results) == set(whole.metrics)
 
 
+@pytest.mark.slow
 def test_a_run_that_its_time_ended_goes_on_and_is_in_the_report(tmp_path):
     from hope_ssm.workbench.reports import report
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pytorch_lightning.callbacks import Callback
 
+from hope_ssm.cli.main import main
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.interruption import override
 from hope_ssm.workbench.run_directory import RunDirectory
@@ -134,6 +136,29 @@ def test_a_directory_with_a_run_is_refused_and_left_alone(tmp_path):
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_a_refused_command_changes_no_file_of_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = ["train", *TINY, *QUIET, "hydra.run.dir=here"]
+    assert main(line) == 0
+    before = {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()}
+    assert Path("here/.hydra/overrides.yaml") in before
+    assert main([*line, "optimizer.lr=0.5"]) == 1
+    assert "holds a run (finished)" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()}
+
+
+class Unwilling(Callback):
+    def __init__(self, much: int) -> None:
+        raise ValueError(f"much must be little; got {much}.")
+
+
+def test_a_callback_that_refuses_its_options_leaves_no_run(tmp_path):
+    with pytest.raises(Exception, match="much must be little; got 3"):
+        run(tmp_path / "run", f"+callbacks.unwilling._target_={__name__}.Unwilling", "+callbacks.unwilling.much=3")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_auto_starts_resumes_and_skips(tmp_path):
     whole = run(tmp_path / "whole", *LONGER)
     with pytest.raises(Stop):

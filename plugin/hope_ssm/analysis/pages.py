@@ -36,7 +36,8 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
     values.set(title=f"Hankel singular values, from {layer.method}", xlabel="k", ylabel="σ_k / σ_1")
     values.legend(frameon=False)
     shown = [numerical_rank(layer.singular_values, epsilon).flatten().numpy() for epsilon in EPSILONS]
-    ranks.boxplot(shown, tick_labels=[f"{epsilon:g}" for epsilon in EPSILONS])
+    ranks.boxplot(shown)
+    ranks.set_xticks(range(1, 1 + len(EPSILONS)), [f"{epsilon:g}" for epsilon in EPSILONS])
     ranks.set(title="ε-rank: how many σ_k > ε σ_1", xlabel="ε", ylim=(0, sigma.shape[1] + 1))
     steps = layer.memory.flatten().numpy()
     length = layer.responses.shape[-1]

@@ -33,18 +33,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_packages() -> None:
-    try:
-        import matplotlib  # noqa: F401
-        import rich  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the demo needs rich, scikit-learn and matplotlib; {error.name} is absent: "
-            "pip install 'hope-ssm[workbench]'."
-        ) from None
-
-
 def _train(table: list[memory_experiment.Setting], seeds: list[int], out: Path, overrides: list[str]) -> None:
     """Train all rows and seeds under one progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -84,7 +72,9 @@ def run(arguments: list[str]) -> int:
     """Train all rows and seeds, print the table, save table, numbers and picture."""
     options = _parser().parse_args(arguments)
     check_positive_integer("--seeds", options.seeds)
-    _check_packages()
+    import matplotlib  # noqa: F401 what is absent is said before anything is trained
+    import sklearn  # noqa: F401
+
     from hope_ssm.figures import memory_experiment, memory_picture
     from hope_ssm.reporting.machine import quieten_lightning
     from hope_ssm.workbench.configuration import compose

@@ -14,6 +14,7 @@ from importlib import metadata, util
 from typing import Any
 
 from hope_ssm import registry
+from hope_ssm.extras import install_line
 from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
 from hope_ssm.ops import backends
@@ -40,7 +41,7 @@ def extras() -> dict[str, list[str]]:
     for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if name and extra and "python_version" not in requirement:
+        if name and extra and name[0] != registry.DISTRIBUTION and "python_version" not in requirement:
             absent = lacking.setdefault(extra[1], [])
             if environment.version(name[0]) is None:
                 absent.append(name[0])
@@ -120,7 +121,7 @@ def text(found: dict[str, Any]) -> str:
     lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
     lines.append("\nextras")
     for extra, absent in found["extras"].items():
-        state = f"lacks {', '.join(absent)}: pip install 'hope-ssm[{extra}]'" if absent else "complete"
+        state = f"lacks {', '.join(absent)}: {install_line(extra)}" if absent else "complete"
         lines.append(f"  {extra:<12}{state}")
     lines += ["\nkernels", f"  importable  {', '.join(found['kernels']['importable'])}"]
     lines += [f"  failing     {name}: {why}" for name, why in found["kernels"]["failing"].items()]

@@ -24,13 +24,9 @@ def run(arguments: list[str]) -> int:
     names = [check_choice("CLAIM", name, claims.CLAIMS) for name in options.claims] or list(claims.CLAIMS)
     if options.seeds is not None and check_positive_integer("--seeds", options.seeds) < 2:
         raise ValueError("--seeds must be at least 2 for a standard deviation; got 1.")
-    try:
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the figures need scikit-learn and matplotlib; {error.name} is absent: pip install 'hope-ssm[workbench]'."
-        ) from None
+    import matplotlib  # noqa: F401 what is absent is said before anything is measured
+    import sklearn  # noqa: F401
+
     options.out.mkdir(parents=True, exist_ok=True)
     parts = []
     for name in names:

@@ -8,6 +8,7 @@ import sys
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.pipes import outlive_readers
+from hope_ssm.extras import explained
 
 FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for the processes of further ranks
 
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if full:
             raise
-        print(f"hope {command}: {one_line(error)}", file=sys.stderr)
+        print(f"hope {command}: {explained(error, 'this command needs') or one_line(error)}", file=sys.stderr)
         return 1
 
 

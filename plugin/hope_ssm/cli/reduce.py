@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--checkpoint", default="best", help="best (default) or last")
     parser.add_argument("--split", default="test", help=f"one of {', '.join(SPLITS)} (default: test)")
-    parser.add_argument("--trust", action="store_true", help="call the function of its own that the run's data name")
+    parser.add_argument("--trust", action="store_true", help="run the code of its own that the run names")
     options = parser.parse_args(arguments)
     if options.tolerance is not None:
         check_positive_number("--tolerance", options.tolerance)
@@ -50,7 +50,8 @@ def run(arguments: list[str]) -> int:
     name = f"{options.run.rstrip('/').removesuffix('.ckpt')}-reduced"
     theirs = checkpoints.read(options.run)
     if theirs is not None:
-        _reduce_checkpoint(theirs, options.out or Path(f"{name}.ckpt"), options.tolerance, options.states)
+        out = options.out or Path(f"{name}.ckpt")
+        _reduce_checkpoint(theirs, out, options.tolerance, options.states, options.trust)
         return 0
     out = options.out or Path(name)
     done = reduce_run(
@@ -61,17 +62,20 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _reduce_checkpoint(checkpoint: dict[str, Any], out: Path, tolerance: float | None, states: int | None) -> None:
+def _reduce_checkpoint(
+    checkpoint: dict[str, Any], out: Path, tolerance: float | None, states: int | None, trust: bool
+) -> None:
     """Reduce one of state-spaces/s4: metrics by the host, where it is; the time of the steps of the kernels alone."""
     from hope_ssm.hosts import checkpoints, reduction
     from hope_ssm.workbench.reduction import REPORT, report, step_microseconds
     from hope_ssm.workbench.run_directory import write_json
 
     before = checkpoints.kernels(checkpoint)
+    at_first = reduction.evaluate(checkpoint, trust)
     small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, states)
     times = [step_microseconds(k.d_model, k.float(), after[name].float()) for name, k in before.items()]
     microseconds = tuple(float(sum(of_all)) for of_all in zip(*times, strict=True))
-    at_first, at_last = reduction.evaluate(checkpoint), reduction.evaluate(small)
+    at_last = reduction.evaluate(small, trust)
     known = None if at_first is None or at_last is None else (at_first, at_last)
     write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, microseconds))
     _print(layers, known, microseconds)

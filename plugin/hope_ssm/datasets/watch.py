@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hope_ssm.datasets.randomness import check_seed
+from hope_ssm.extras import absent
 
 N_CLASSES = 7
 N_CHANNELS = 6
@@ -65,9 +66,7 @@ def read(file: BinaryIO) -> dict[str, Any]:
 def _recordings() -> dict[str, Any]:
     package = importlib.util.find_spec("seglearn")
     if package is None or package.origin is None:
-        raise ImportError(
-            "the watch recordings need seglearn, which is not installed: pip install 'hope-ssm[workbench]'."
-        )
+        raise ImportError(absent("the watch recordings need", "seglearn"))
     with Path(package.origin).with_name("data").joinpath("watch_dataset.npy").open("rb") as file:
         return read(file)
 
@@ -84,7 +83,7 @@ def watch(seed: int = 42, *, n_test: int = 2, n_val: int = 1) -> dict[str, Recor
         n_val: subjects for validation, at least 1.
 
     Raises:
-        ImportError: seglearn is not installed (extra ``workbench``).
+        ImportError: seglearn is not installed (extra ``data``).
 
     Source: D. M. Burns et al., "Shoulder Physiotherapy Exercise Recognition: Machine Learning the Inertial Signals from
     a Smartwatch", arXiv 1802.01489: 140 of its recordings, 947 to 2618 steps, 10 subjects, 7 exercises, both arms.

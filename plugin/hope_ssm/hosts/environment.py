@@ -129,71 +129,69 @@ def mend(broken: str) -> str:
 
 def traps(cuda: bool) -> list[Trap]:
     """Return the traps that apply to running the host in this environment."""
-    found = []
-
-    def add(applies: bool, trap: str, mend: str) -> None:
-        if applies:
-            found.append(Trap(trap, mend))
-
     lightning = version("pytorch-lightning") or ""
-    add(
-        _at_least("hydra-core", 1, 4),
-        f"hydra-core {version('hydra-core')} rejects the host's hydra.main without version_base",
-        "pip install 'hydra-core<1.4'",
-    )
-    add(
-        lightning.startswith("2.0.") and importlib.util.find_spec("pkg_resources") is None,
-        f"pytorch-lightning {lightning} imports pkg_resources, which setuptools no longer has",
-        "pip install 'pytorch-lightning>=2.5'",
-    )
-    add(
-        lightning.startswith("2.4.") and _at_least("rich", 15),
-        f"pytorch-lightning {lightning} fails with rich {version('rich')}",
-        "pip install 'pytorch-lightning>=2.5'",
-    )
-    add(
-        _at_least("pytorch-lightning", 2, 6) and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
-        f"pytorch-lightning {lightning} refuses the host's own checkpoints: they hold its configuration",
-        "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt=, train.pretrained_model_path= and load_from_checkpoint "
-        "of a file you trust",
-    )
-    add(
-        version("pykeops") is not None and not cuda,
-        "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
-        "use +model.layer.backend=naive for them; hope is not affected",
-    )
-    add(
-        _at_least("wandb", 0, 29),
-        f"wandb {version('wandb')} dropped an option that the host passes",
-        "add wandb=null, or pip install 'wandb<0.29'",
-    )
-    add(
-        version("wandb") is not None and not _at_least("wandb", 0, 29),
-        "the host retries a failing wandb login for ever",
-        "add wandb=null unless you log there",
-    )
-    add(
-        version("transformers") is None,
-        "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
-        "pip install transformers, or scheduler=plateau, cosine, step or multistep",
-    )
-    add(not cuda, "the host trains on a GPU by default", "add trainer.accelerator=cpu trainer.devices=1")
-    add(
-        True,
-        "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",
-        "add +hydra/callbacks=clear_eval",
-    )
-    add(
-        True,
-        "the host's synthetic pipelines (delay, copying, adding, reconstruct) have no test set",
-        "add +train.remove_test_loader_in_eval=true",
-    )
-    add(
-        not cuda,
-        "the host's layers convolve all features at once, which is slow on a CPU",
-        "add ++model.layer.layer=grouped_fftconv, which gives the same outputs with any kernel",
-    )
+    table = [
+        (
+            _at_least("hydra-core", 1, 4),
+            f"hydra-core {version('hydra-core')} rejects the host's hydra.main without version_base",
+            "pip install 'hydra-core<1.4'",
+        ),
+        (
+            lightning.startswith("2.0.") and importlib.util.find_spec("pkg_resources") is None,
+            f"pytorch-lightning {lightning} imports pkg_resources, which setuptools no longer has",
+            "pip install 'pytorch-lightning>=2.5'",
+        ),
+        (
+            lightning.startswith("2.4.") and _at_least("rich", 15),
+            f"pytorch-lightning {lightning} fails with rich {version('rich')}",
+            "pip install 'pytorch-lightning>=2.5'",
+        ),
+        (
+            _at_least("pytorch-lightning", 2, 6) and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
+            f"pytorch-lightning {lightning} refuses the host's own checkpoints: they hold its configuration",
+            "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt=, train.pretrained_model_path= and "
+            "load_from_checkpoint of a file you trust",
+        ),
+        (
+            version("pykeops") is not None and not cuda,
+            "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
+            "use +model.layer.backend=naive for them; hope is not affected",
+        ),
+        (
+            _at_least("wandb", 0, 29),
+            f"wandb {version('wandb')} dropped an option that the host passes",
+            "add wandb=null, or pip install 'wandb<0.29'",
+        ),
+        (
+            version("wandb") is not None and not _at_least("wandb", 0, 29),
+            "the host retries a failing wandb login for ever",
+            "add wandb=null unless you log there",
+        ),
+        (
+            version("transformers") is None,
+            "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
+            "pip install transformers, or scheduler=plateau, cosine, step or multistep",
+        ),
+        (not cuda, "the host trains on a GPU by default", "add trainer.accelerator=cpu trainer.devices=1"),
+        (
+            True,
+            "the second job of a plain --multirun stops in the host (resolver 'eval' is already registered)",
+            "add +hydra/callbacks=clear_eval",
+        ),
+        (
+            True,
+            "the host's synthetic pipelines (delay, copying, adding, reconstruct) have no test set",
+            "add +train.remove_test_loader_in_eval=true",
+        ),
+        (
+            not cuda,
+            "the host's layers convolve all features at once, which is slow on a CPU",
+            "add ++model.layer.layer=grouped_fftconv, which gives the same outputs with any kernel",
+        ),
+    ]
     for entry in sys.path:
         other = Path(entry or ".") / "src" / "__init__.py"
-        add(other.is_file(), f"{other} hides the host's namespace package src", "take its directory off sys.path")
-    return found
+        table.append(
+            (other.is_file(), f"{other} hides the host's namespace package src", "take its directory off sys.path")
+        )
+    return [Trap(trap, mend) for applies, trap, mend in table if applies]

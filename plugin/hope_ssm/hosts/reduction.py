@@ -11,8 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 from torch import nn
 
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.hosts.checkpoints import is_layer, layer_options
 from hope_ssm.hosts.state_spaces import register
 from hope_ssm.kernels.reduced import Reduction, reduce_kernel, reduced_options
@@ -73,19 +75,55 @@ def overrides(checkpoint: Mapping[str, Any], reduced: Mapping[str, Any]) -> list
     return [f"model.layer.{key}={value}" for key, value in options.items()] + [f"~model.layer.{k}" for k in dropped]
 
 
-def evaluate(checkpoint: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the metrics of a checkpoint on the data sets of the host's validation, or None where the host is not."""
+def check_trusted(config: DictConfig) -> None:
+    """Raise ``ValueError`` if the configuration of a checkpoint names a method that the host would call."""
+    for hook in ("post_init_hook", "pretrained_model_state_hook"):
+        name = OmegaConf.select(config, f"train.{hook}._name_")
+        if name is not None:
+            raise ValueError(
+                f"train.{hook} of a checkpoint of state-spaces/s4 must be empty; it names {name!r}, which was not "
+                "called. If you trust it, say --trust."
+            )
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(
+        f"${{eval:…}} in a checkpoint of state-spaces/s4 must be arithmetic of numbers (+ - * / // %); got {text!r}, "
+        "which was not run. If you trust it, say --trust."
+    )
+
+
+def evaluate(checkpoint: Mapping[str, Any], trust: bool = False) -> dict[str, float] | None:
+    """Return the metrics of a checkpoint on the data sets of the host's validation, or None where the host is not.
+
+    Args:
+        checkpoint: of the host.
+        trust: run what the configuration of the checkpoint says beyond arithmetic, in ``${eval:…}`` and the host's
+            hooks; without, nothing of it is run.
+
+    Raises:
+        ValueError: there is such code, and it is not trusted.
+    """
     try:
         register()
         host = importlib.import_module("train")
     except ImportError:
         return None
+    if not trust:
+        check_trusted(checkpoint["hyper_parameters"])
     config: DictConfig = copy.deepcopy(checkpoint["hyper_parameters"])
     with open_dict(config):
         config["train"]["ema"] = 0.0
         config["callbacks"], config["wandb"] = {}, None
-    module = host.SequenceLightningModule(config)
-    module.load_state_dict(checkpoint["state_dict"])
+    try:
+        with arithmetic_resolver(eval if trust else _refuse):
+            return _validate(host.SequenceLightningModule(config), checkpoint["state_dict"], config)
+    except InterpolationResolutionError as error:
+        raise ValueError(str(error).splitlines()[0].partition("interpolation: ")[2] or str(error)) from None
+
+
+def _validate(module: pl.LightningModule, weights: Mapping[str, Any], config: DictConfig) -> dict[str, float]:
+    module.load_state_dict(weights)
     limits = {key: config["trainer"][key] for key in ("limit_val_batches",) if key in config["trainer"]}
     trainer = pl.Trainer(
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, devices=1,

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice
+from hope_ssm.checks import check_choice, check_flag
 from hope_ssm.kernels.base import S4_OPTIONS
-from hope_ssm.kernels.modal import Diagonal, ModalKernel, exponential, zero_order_hold
+from hope_ssm.kernels.modal import Diagonal, ModalKernel, exponential
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.s4d import initial_poles
 
@@ -32,6 +32,9 @@ class DSSKernel(ModalKernel):
         d_model: H features.
         d_state: n, even.
         variant: ``"exp"``, or ``"softmax"``, which needs l_max.
+        separate_periods: whether λ has a Δt of its own for the real and for the imaginary part, equal at the start:
+            Δtλ means Δt Re λ + i Δt' Im λ then. True as in the authors' code and in ``kernel=dss``. False is what
+            configurations of earlier versions mean, which do not name it.
         init: as of S4D; the paper's is diag-legs.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
@@ -43,12 +46,14 @@ class DSSKernel(ModalKernel):
     name = "dss"
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "raw_imaginary_period": OptimizerOption(("dt", "sampling_period")),
         "A_real": OptimizerOption(("A",)),
         "A_imag": OptimizerOption(("A",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_optimizer_options = ("B",)
     idle_options = S4_OPTIONS
+    raw_imaginary_period: Tensor
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class DSSKernel(ModalKernel):
         d_state: int = 64,
         init: str | None = "diag-legs",
         variant: str = "exp",
+        separate_periods: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
@@ -66,16 +72,24 @@ class DSSKernel(ModalKernel):
                 "Set model.layer.l_max to the length of the sequences, or take variant='exp'."
             )
         self.register_modes(initial_poles("diag-legs" if init is None else init, self.n, self.deterministic))
+        self.separate_periods = check_flag("separate_periods", separate_periods)
+        if self.separate_periods:
+            self.register("raw_imaginary_period", self.raw_sampling_period.detach().clone())
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
         """(Ā, B̄ (H, n) in coordinates), float64."""
         poles, dt = self.poles(), self.periods(rate)
+        turned = poles
+        if self.separate_periods:
+            other = (self.transformed(self.raw_imaginary_period.double()) * rate).unsqueeze(-1)
+            turned = Diagonal(poles.real, poles.imaginary * (other / dt))
         one = torch.cat([torch.ones_like(poles.real), torch.zeros_like(poles.real)], dim=-1)
-        transition, B = zero_order_hold(poles, one, dt)
+        transition, less_one = exponential(turned, dt)
+        B = less_one.apply(poles.inverse().apply(one))
         if self.variant == "exp":
             return transition, B
         assert self.l_max is not None  # the constructor has seen to it
-        _, less_one = exponential(poles, self.l_max * dt)
+        _, less_one = exponential(turned, self.l_max * dt)
         return transition, less_one.inverse().apply(B)
 
     def extra_repr(self) -> str:

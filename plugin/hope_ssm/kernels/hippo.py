@@ -77,6 +77,11 @@ def normal_modes(A: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.trace(normal) / n + 1j * frequency, vectors.conj().T
 
 
+def clipped(B: np.ndarray, limit: float | None) -> np.ndarray:
+    """B with imaginary parts cut off at ±limit, as state-spaces/s4 begins with; B itself where limit is None."""
+    return B if limit is None else B.real + 1j * np.clip(B.imag, -limit, limit)
+
+
 def nplr(basis: str, n: int, rank: int) -> Matrices:
     """A = V (Λ - Σ_r p_r p_rᴴ) Vᴴ, p_r the rows of P, and B in the coordinates of V; the modes with Im Λ ≥ 0.
 

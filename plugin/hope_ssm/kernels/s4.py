@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.checks import check_choice, check_positive_integer, check_positive_number
 from hope_ssm.kernels.base import S4_OPTIONS
-from hope_ssm.kernels.hippo import BASES, nplr, timescales
+from hope_ssm.kernels.hippo import BASES, clipped, nplr, timescales
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, coordinates
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import repeated_squares, times
@@ -83,6 +83,8 @@ class S4Kernel(ModalKernel):
         init: ``"legs"``, ``"legt"`` (of rank 2), ``"lagt"`` or ``"fout"`` (alias ``"fourier"``), see ``hippo``;
             ``"hippo"`` for legs in the first half of the n_ssm copies and fout in the second.
         rank: rows of P, at least as many as the basis needs.
+        B_clip: imaginary parts of the initial B, in the modes' coordinates, are cut off at this, as in state-spaces/s4
+            (there |B| of legs ends at 2, not at 41 for n = 64); None for the B of the paper.
         dt_min: least initial Δt; None means 1 / l_max, so that the mean lags 1/Δt of legs, legt and fout cover the
             sequence (``hippo.timescales``).
         dt_max: greatest initial Δt; None means 100 dt_min.
@@ -114,11 +116,13 @@ class S4Kernel(ModalKernel):
         dt_max: float | None = 0.1,
         init: str | None = "legs",
         rank: int = 1,
+        B_clip: float | None = 2.0,
         **shared: Any,
     ) -> None:
         dt_min, dt_max = timescales(dt_min, dt_max, shared.get("l_max"))
         super().__init__(dt_min=dt_min, dt_max=dt_max, **shared)
         self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
+        self.B_clip = None if B_clip is None else check_positive_number("B_clip", B_clip)
         poles, P, B = (torch.as_tensor(part) for part in self._copies("legs" if init is None else init))
         self.register_modes(poles)
         self.register("P", torch.view_as_real(P))
@@ -135,7 +139,7 @@ class S4Kernel(ModalKernel):
             )
         found = zip(*(nplr(basis, self.n, self.rank) for basis in bases), strict=True)
         poles, P, B = (np.repeat(np.stack(parts, axis=-2), self.n_ssm // len(bases), axis=-2) for parts in found)
-        return poles, P, B
+        return poles, P, clipped(B, self.B_clip)
 
     def discretized(self, rate: float = 1.0) -> tuple[_Woodbury, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) by the bilinear rule, float64."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.kernels.base import S4_OPTIONS
-from hope_ssm.kernels.hippo import legs, normal_modes
+from hope_ssm.kernels.hippo import clipped, legs, normal_modes, nplr
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 
@@ -58,6 +58,7 @@ SHORT_INITS = {
     "foud": "diag-fourier",
 }  # fmt: skip
 DISCRETIZATIONS = ("zoh", "bilinear")
+INPUTS = ("ones", "hippo")
 
 
 def initial_poles(init: str | None, n: int, deterministic: bool = False) -> Tensor:
@@ -84,6 +85,8 @@ class S4DKernel(ModalKernel):
         d_state: n, even.
         init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``, or at random, the same for all
             features: ``"diag-rand"``, ``"diag-uniform"``.
+        input_init: the initial B: ``"ones"``; ``"hippo"``, that of HiPPO-LegS, cut off at ±2 as in S4; None for hippo
+            with diag-legs, as in state-spaces/s4, and ones otherwise.
         disc: ``"zoh"`` or ``"bilinear"``.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
@@ -102,15 +105,25 @@ class S4DKernel(ModalKernel):
     }
     idle_options = S4_OPTIONS - {"disc"}
 
-    def __init__(self, *, d_state: int = 64, init: str | None = "diag-lin", disc: str = "zoh", **shared: Any) -> None:
+    def __init__(
+        self,
+        *,
+        d_state: int = 64,
+        init: str | None = "diag-lin",
+        input_init: str | None = None,
+        disc: str = "zoh",
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
         self.n = n = self.check_order(d_state)
         poles = initial_poles(init, n, self.deterministic)
         self.disc = check_choice("disc", disc, DISCRETIZATIONS)
-        B = torch.zeros(self.n_ssm, n // 2, 2)
-        B[..., 0] = 1.0
+        if input_init is None:
+            input_init = "hippo" if SHORT_INITS.get(str(init), init) == "diag-legs" else "ones"
+        hippo = check_choice("input_init", input_init, INPUTS) == "hippo"
+        B = torch.as_tensor(clipped(nplr("legs", n, 1)[2], 2.0)) if hippo else torch.ones(n // 2) + 0j
         self.register_modes(poles)
-        self.register("B", B)
+        self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
         """(Ā, B̄ (H, n) in coordinates) at a relative sampling rate, float64."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_positive_integer
+from hope_ssm.checks import check_positive_integer, check_positive_number
 from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.state_space import StateSpaceKernel
@@ -46,14 +47,17 @@ class RealDiagonal:
 
 
 class S4DRealKernel(StateSpaceKernel):
-    """k_t = Σ_j C_j B̄_j e^{Δta_jt}  with  a_j < 0 real, n of them, and  B̄ = (e^{Δta} - 1)/a · B  (zero-order hold).
+    """k_t = g Σ_j C_j B̄_j e^{Δta_jt}  with  a_j < 0 real, n of them, and  B̄ = (e^{Δta} - 1)/a · B  (zero-order hold).
 
-    At the start a_j = -(j + 1), the eigenvalues of HiPPO-LegS, and B = 1. a = -exp(A_log) and B are shared by n_ssm; C
+    At the start a_j = -(j + 1), the eigenvalues of HiPPO-LegS, B = 1, and C is normal with variance 1/g.
+    a = -exp(A_log) and B are shared by n_ssm; C
     and Δt are one per feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
 
     Args:
         d_model: H features.
         d_state: n real states, even or odd.
+        output_gain: g: 2 as in state-spaces/s4, whose kernels are all twice a real part, and in ``kernel=s4d-real``. 1
+            is what configurations of earlier versions mean, which do not name it.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
@@ -71,10 +75,11 @@ class S4DRealKernel(StateSpaceKernel):
     A_log: Tensor
     B: Tensor
 
-    def __init__(self, *, d_state: int = 64, **shared: Any) -> None:
+    def __init__(self, *, d_state: int = 64, output_gain: float = 1.0, **shared: Any) -> None:
         super().__init__(**shared)
         self.n = n = check_positive_integer("d_state", d_state)
-        C = torch.randn(self.channels, self.d_model, n)
+        self.output_gain = check_positive_number("output_gain", output_gain)
+        C = torch.randn(self.channels, self.d_model, n) / math.sqrt(self.output_gain)
         self.register_sampling_period("raw_sampling_period", self.d_model)
         self.register("A_log", torch.log(torch.arange(1, n + 1)).repeat(self.n_ssm, 1))
         self.register("B", torch.ones(self.n_ssm, n))
@@ -86,5 +91,5 @@ class S4DRealKernel(StateSpaceKernel):
         return RealDiagonal(torch.exp(dt * a)), torch.expm1(dt * a) / a * self.per_feature(self.B.double())
 
     def outputs(self) -> Tensor:
-        """C (C, H, n), float64."""
-        return self.C.double()
+        """g C (C, H, n), float64."""
+        return self.output_gain * self.C.double()

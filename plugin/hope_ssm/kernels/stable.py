@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hope_ssm.checks import check_choice
+from hope_ssm.checks import check_choice, check_positive_number
 from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
 from hope_ssm.kernels.optimizer_options import OptimizerOption
@@ -16,7 +16,7 @@ from hope_ssm.kernels.s4d import initial_poles
 
 # name → (w → the decay rate -Re λ, its inverse); all but direct keep it above 0.
 REPARAMETERIZATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "best": (lambda w: 1 / (w.square() + 0.5), lambda decay: torch.sqrt(1 / decay - 0.5)),
+    "best": (torch.reciprocal, torch.reciprocal),  # of w² + b, see ``StableKernel``
     **TRANSFORMS,
     "direct": (torch.neg, torch.neg),
 }
@@ -27,7 +27,7 @@ class StableKernel(ModalKernel):
 
     | reparameterization | f(w) |
     |---|---|
-    | best | -1 / (w² + ½), for which |f'(w)| / f(w)² = 2|w|: the paper's measure of the gradient, in proportion to w |
+    | best | -1 / (w² + b), for which |f'(w)| / f(w)² = 2|w|: the paper's measure of the gradient, in proportion to w |
     | exp | -e^w, S4D's |
     | softplus | -log(1 + e^w) |
     | direct | w, unstable where it becomes positive: the paper's counterexample |
@@ -41,6 +41,8 @@ class StableKernel(ModalKernel):
         d_model: H features.
         d_state: n, even.
         reparameterization: see above.
+        offset: b of best: 0.1 as in the authors' code and in ``kernel=stable``. ½ is what configurations of earlier
+            versions mean, which do not name it.
         init: as of S4D.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
@@ -66,22 +68,30 @@ class StableKernel(ModalKernel):
         d_state: int = 64,
         init: str | None = "diag-lin",
         reparameterization: str = "best",
+        offset: float = 0.5,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.n = self.check_order(d_state)
         self.reparameterization = check_choice("reparameterization", reparameterization, REPARAMETERIZATIONS)
+        self.offset = check_positive_number("offset", offset)
         self.register_modes(initial_poles(init, self.n, self.deterministic))
         self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
 
     def register_poles(self, poles: Tensor) -> None:
         """Register w with f(w) = Re Λ, and Im Λ."""
-        self.register("A_weight", REPARAMETERIZATIONS[self.reparameterization][1](-poles.real))
+        weight = REPARAMETERIZATIONS[self.reparameterization][1](-poles.real)
+        if self.reparameterization == "best":
+            weight = (weight - self.offset).clamp(min=1e-6).sqrt()
+        self.register("A_weight", weight)
         self.register("A_imag", poles.imag.clone())
 
     def poles(self) -> Diagonal:
         """Λ, each part (H, n/2), float64."""
-        decay = REPARAMETERIZATIONS[self.reparameterization][0](self.A_weight.double())
+        weight = self.A_weight.double()
+        if self.reparameterization == "best":
+            weight = weight.square() + self.offset
+        decay = REPARAMETERIZATIONS[self.reparameterization][0](weight)
         return Diagonal(self.per_feature(-decay), self.per_feature(self.A_imag.double()))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:

@@ -19,6 +19,21 @@ from hope_ssm.precision import working_dtype
 REVERSE_LAGS = (-1, 0)
 
 
+def circular_convolution(u: Tensor, k: Tensor) -> Tensor:
+    """y_t = Σ_s k_{(t-s) mod L} u_s.
+
+    Args:
+        u: (B, H, L) real.
+        k: (C, H, L) real.
+
+    Returns:
+        (B, C, H, L) in the dtype of u; computed in the common dtype of u and k, float32 at least.
+    """
+    dtype = working_dtype(u, k)
+    spectrum = torch.fft.rfft(u.to(dtype)).unsqueeze(1) * torch.fft.rfft(k.to(dtype))
+    return torch.fft.irfft(spectrum, n=u.shape[-1]).to(u.dtype)
+
+
 class FFTConvolution(nn.Module):
     """y_t = Σ_{s ≤ t} k_{t-s} x_s + D x_t, per feature and channel, by FFT without wrap-around.
 
@@ -33,6 +48,9 @@ class FFTConvolution(nn.Module):
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
+        circular: a convolution with L nodes and no padding, y_t = Σ_s k_{(t-s) mod L} x_s: what leaves the sequence at
+            its end comes back at its beginning. With HOPE's ``truncation="none"`` this is the paper's Algorithm 1,
+            y = Re iFFT(FFT(x) · g). It has neither a state nor lengths nor steps.
         convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
         **kernel_options: for the kernel's constructor.
     """
@@ -47,6 +65,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        circular: bool = False,
         convolution: str = "auto",
         **kernel_options: Any,
     ) -> None:
@@ -55,6 +74,12 @@ class FFTConvolution(nn.Module):
         self.channels = check_positive_integer("channels", channels)
         self.bidirectional = check_flag("bidirectional", bidirectional)
         self.reverse_lag = check_choice("reverse_lag", reverse_lag, REVERSE_LAGS)
+        self.circular = check_flag("circular", circular)
+        if self.circular and self.bidirectional:
+            raise ValueError(
+                "a circular convolution must have one kernel, which reaches all steps already; got bidirectional=true. "
+                "Set bidirectional=false, or circular=false."
+            )
         self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
         self.D = nn.Parameter(torch.randn(channels, d_model))
@@ -88,12 +113,19 @@ class FFTConvolution(nn.Module):
         if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
             y, after = self(one, None if state is None else at_least_one(state), rate)
             return y[:0], None if state is None else after[:0]
+        if self.circular and not (state is None and lengths is None):
+            raise self._no_recurrence("be called with neither a state nor lengths")
         x = with_its_length(x)
         length, rate = x.shape[1], check_positive_number("rate", rate)
         u = without_padding(x, lengths).transpose(1, 2)
         kernel_length = length
         if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
             kernel_length = min(length, cut)
+        if self.circular and kernel_length < length:
+            raise ValueError(
+                f"a circular convolution needs a kernel as long as the sequence, {length}; got "
+                f"{kernel_length} by l_max. Set l_max=null, or circular=false."
+            )
         after = None
         if state is not None:
             self._check_recurrent(kernel_length, length, rate)
@@ -113,6 +145,8 @@ class FFTConvolution(nn.Module):
             forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
             behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
             return long_convolution(u, forward, mode=self.convolution) + behind
+        if self.circular:
+            return circular_convolution(u, self._lags(k, u.shape[-1])[0])
         k, ahead = self._lags(k, u.shape[-1])
         return long_convolution(u, k, ahead=ahead, mode=self.convolution)
 
@@ -126,6 +160,13 @@ class FFTConvolution(nn.Module):
             present, reverse = present + reverse[..., :1], reverse[..., 1:]
         reverse = reverse[..., : length - 1]  # longer ones reach before the first step
         return torch.cat([reverse.flip(-1), present, forward[..., 1:]], dim=-1), reverse.shape[-1]
+
+    @staticmethod
+    def _no_recurrence(what: str) -> ValueError:
+        return ValueError(
+            f"a circular layer must {what}, because its outputs see the end of the sequence. "
+            "Train it with circular=false for a recurrent mode."
+        )
 
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:
@@ -162,12 +203,16 @@ class FFTConvolution(nn.Module):
         """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        if self.circular:
+            raise self._no_recurrence("not be run step by step")
         self.kernel._setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        if self.circular:
+            raise self._no_recurrence("not be run step by step")
         y, state = self.kernel.step(x, state)
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 

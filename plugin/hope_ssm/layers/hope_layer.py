@@ -45,7 +45,7 @@ class HopeLayer(nn.Module):
         Returns:
             (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
         """
-        y, after = self.block(x, state=state, rate=rate, lengths=lengths)
+        y, after = self.block(without_padding(x, lengths), state=state, rate=rate, lengths=lengths)
         y = without_padding(y, lengths)
         return y if state is None else (y, after)
 

@@ -139,7 +139,8 @@ class S4Block(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
         check_input(x, "batch", "length", self.d_model)
-        x = without_padding(x, lengths)
+        if self.input_gate is not None or not isinstance(self.input_linear, nn.Identity):
+            x = without_padding(x, lengths)
         y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
         return self._pointwise(x, y), state
 

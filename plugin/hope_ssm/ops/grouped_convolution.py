@@ -18,8 +18,8 @@ from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
 # Of the padded inputs of one group. Its spectrum and its outputs take as much again, each: together about the second
-# level cache of a core and its share of the third. Half and twice as much cost a tenth more.
-GROUP_BYTES = 1 << 20
+# level cache of a core and its share of the third. Half and twice as much cost up to a tenth more.
+GROUP_BYTES = 1 << 21
 # A transform plans itself at every call, at the price of about four rows; one row alone costs as much as three.
 LEAST_ROWS = 2
 # Features and steps brought from one order in memory to the other at once: whole cache lines, few enough to stay near.
@@ -59,7 +59,7 @@ def points(length: int, lags: int, ahead: int) -> int:
 
 @dataclass(frozen=True)
 class Groups:
-    """How B sequences of H features are divided: blocks of features for the threads, of groups that fit a cache."""
+    """How B sequences of H features are divided: blocks of features for threads, in each groups that fit a cache."""
 
     batch: int
     features: int
@@ -80,10 +80,10 @@ class Groups:
         """
         batch, features, _ = u.shape
         rows = max(LEAST_ROWS, (GROUP_BYTES if budget is None else budget) // (channels * size * dtype.itemsize))
-        in_batch = max(1, min(batch, rows))
-        in_features = max(1, min(features, rows // in_batch))
-        line = 1 if u.stride(2) == 1 else LINE_BYTES // u.dtype.itemsize
-        return cls(batch, features, in_batch, in_features, -(-line // in_features) * in_features)
+        share = -(-features // torch.get_num_threads())
+        in_block = max(1, min(share, LINE_BYTES // u.dtype.itemsize if steps_first(u) else rows))
+        in_features = min(in_block, rows)
+        return cls(batch, features, max(1, min(batch, rows // in_block)), in_features, in_block)
 
     def blocks(self) -> list[slice]:
         """Features of a block."""
@@ -120,25 +120,28 @@ def empty_input(u: Tensor, features_next: bool) -> Tensor:
     return empty_output(u, 1, features_next)[:, 0]
 
 
-def features_first(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x (…, H, L) with the steps of a feature side by side in memory; x itself if it is so already."""
-    if x.stride(-1) == 1:
-        return x.to(dtype)
-    result = torch.empty(x.shape, dtype=dtype)
-    for steps in _slices(x.shape[-1], TILE_STEPS):
-        result[..., steps] = x[..., steps]
-    return result
+class _Padded:
+    """Room for sequences (b, …, H, L), followed by zeros and with ``ahead`` of them before; used again and again."""
 
+    def __init__(self, x: Tensor, rows: int, size: int, dtype: torch.dtype, ahead: int = 0) -> None:
+        self.x, self.ahead, length = x, ahead, x.shape[-1]
+        self.room = torch.zeros(min(rows, len(x)), *x.shape[1:-1], size, dtype=dtype)
+        self.tile: Tensor | None = None
+        if steps_first(x):
+            self.tile = x.new_empty(min(rows, len(x)), *x.shape[1:-2], min(TILE_STEPS, length), x.shape[-2])
 
-def direct_or_new(place: Tensor, dtype: torch.dtype) -> Tensor:
-    """``place`` (…, H, L) if results in ``dtype`` can be written there feature by feature, or else room for them."""
-    return place if place.stride(-1) == 1 and place.dtype == dtype else torch.empty(place.shape, dtype=dtype)
-
-
-def store(place: Tensor, result: Tensor) -> None:
-    """Write the result where it belongs, unless it is there."""
-    if result is not place:
-        place.copy_(result)
+    def __call__(self, rows: slice) -> Tensor:
+        """Bring these sequences in, the steps of a feature side by side. The result is valid until the next call."""
+        x = self.x[rows]
+        room, length = self.room[: len(x)], x.shape[-1]
+        if self.tile is None:
+            room[..., self.ahead : self.ahead + length] = x
+            return room
+        for steps in _slices(length, TILE_STEPS):  # by way of a tile: its lines do not displace each other in the cache
+            tile = self.tile[: len(x), ..., : steps.stop - steps.start, :]
+            tile.copy_(x[..., steps].transpose(-1, -2))
+            room[..., self.ahead + steps.start : self.ahead + steps.stop] = tile.transpose(-1, -2)
+        return room
 
 
 def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
@@ -158,17 +161,15 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
 
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
-            inputs = features_first(u[:, features], dtype)
-            place = y[:, :, features]
-            outputs = direct_or_new(place, dtype)
+            inputs, outputs = _Padded(u[:, features], groups.in_batch, size, dtype), y[:, :, features]
             kernels = torch.fft.rfft(k[:, features].to(dtype), n=size)
-            for inside in groups.groups(features):
-                kernel = kernels[:, inside]
-                for rows in groups.rows():
-                    spectrum = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
+            for rows in groups.rows():
+                padded = inputs(rows)
+                for inside in groups.groups(features):
+                    spectrum = torch.fft.rfft(padded[:, inside]).unsqueeze(1)
+                    kernel = kernels[:, inside]
                     spectrum = spectrum.mul_(kernel) if len(k) == 1 else spectrum * kernel
                     outputs[rows, :, inside] = torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length]
-            store(place, outputs)
 
         for_each(block, groups.blocks())
 
@@ -200,27 +201,23 @@ def gradients(
 
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
-            weights = features_first(g[:, :, features], dtype)
+            weights = _Padded(g[:, :, features], groups.in_batch, size, dtype, ahead)
             if of_input:
-                place = by_u[:, features]
-                found = direct_or_new(place, dtype)
                 kernels = torch.fft.rfft(k[:, features].to(dtype), n=size).conj_physical_()
             if of_kernel:
-                inputs = features_first(u[:, features], dtype)
-                moments = weights.new_zeros(len(k), weights.shape[2], size // 2 + 1, dtype=dtype.to_complex())
-            for inside in groups.groups(features):
-                for rows in groups.rows():
-                    part = weights[rows, :, inside]
-                    spectrum = torch.fft.rfft(torch.nn.functional.pad(part, (ahead, 0)) if ahead else part, n=size)
+                inputs = _Padded(u[:, features], groups.in_batch, size, dtype)
+                moments = torch.zeros(len(k), weights.room.shape[2], size // 2 + 1, dtype=dtype.to_complex())
+            for rows in groups.rows():
+                padded, others = weights(rows), inputs(rows) if of_kernel else None
+                for inside in groups.groups(features):
+                    spectrum = torch.fft.rfft(padded[:, :, inside])
                     if of_input:
                         product = spectrum * kernels[:, inside]
                         product = product.squeeze(1) if len(k) == 1 else product.sum(1)
-                        found[rows, inside] = torch.fft.irfft(product, n=size)[..., :length]
-                    if of_kernel:
-                        other = torch.fft.rfft(inputs[rows, inside], n=size).unsqueeze(1)
+                        by_u[rows, features][:, inside] = torch.fft.irfft(product, n=size)[..., :length]
+                    if others is not None:
+                        other = torch.fft.rfft(others[:, inside]).unsqueeze(1)
                         moments[:, inside] += spectrum.conj_physical_().mul_(other).sum(0)
-            if of_input:
-                store(place, found)
             if of_kernel:
                 by_k[:, features] = torch.fft.irfft(moments.conj_physical_(), n=size)[..., :lags]
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch.autograd import forward_ad
 
 Piece = TypeVar("Piece")
 
@@ -21,7 +22,7 @@ _lock = threading.Lock()
 
 
 def for_each(function: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
-    """Call ``function`` with every piece, on as many threads as torch has here; without gradients.
+    """Call ``function`` with every piece, on as many threads as torch has here; without gradients and tangents.
 
     Args:
         function: writes its result somewhere; pieces must not write to the same place.
@@ -29,18 +30,18 @@ def for_each(function: Callable[[Piece], None], pieces: Sequence[Piece]) -> None
 
     The first error of ``function`` is raised.
     """
+    inference = torch.is_inference_mode_enabled()  # like the other two, a state of the thread
+
+    def call(piece: Piece) -> None:
+        with torch.inference_mode(inference), torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+            function(piece)
+
     threads = torch.get_num_threads()
     if threads == 1 or len(pieces) <= 1:
         for piece in pieces:
-            function(piece)
-        return
-    inference = torch.is_inference_mode_enabled()  # like no_grad, a state of the thread
-
-    def call(piece: Piece) -> None:
-        with torch.inference_mode(inference), torch.no_grad():
-            function(piece)
-
-    list(_pool(threads).map(call, pieces))
+            call(piece)
+    else:
+        list(_pool(threads).map(call, pieces))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

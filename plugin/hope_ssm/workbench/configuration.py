@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.checks import nearest
-from hope_ssm.workbench.arithmetic import arithmetic_resolver
+from hope_ssm.extras import install_line
 
 CONFIG_MODULE = "hope_ssm.configs"
 
@@ -100,13 +101,17 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def options_of(group: str) -> list[str]:
     """Return the choices of a configuration group of ours, or the groups themselves for ``""``."""
+    from hydra.core.config_store import ConfigStore
+
     folder = resources.files(CONFIG_MODULE).joinpath(group)
     if not folder.is_dir():
         return []
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith("_")]
     if not group:
         return sorted(entry.name for entry in inside if entry.is_dir())
-    return sorted(entry.name.removesuffix(".yaml") for entry in inside if entry.name.endswith(".yaml"))
+    stored = ConfigStore.instance().repo.get(group, {})
+    return sorted({name.removesuffix(".yaml") for name in [*stored, *(entry.name for entry in inside)]
+                   if name.endswith(".yaml")})  # fmt: skip
 
 
 def in_a_sentence(error: Exception, overrides: Sequence[str] = ()) -> ValueError:
@@ -125,7 +130,7 @@ def in_a_sentence(error: Exception, overrides: Sequence[str] = ()) -> ValueError
         valid = options_of(group) or list(error.options or [])
         mend = nearest(name, valid)
         if group == "hydra/launcher":
-            mend = " The launchers joblib and submitit_slurm come with pip install 'hope-ssm[launchers]'."
+            mend = f" The launchers joblib and submitit_slurm come with {install_line('launchers')}."
         return ValueError(f"{group} must be one of {', '.join(valid)}; got {name!r}.{mend}")
     if said.startswith("Config group override must be"):  # Hydra does not say which
         for group, _, value in (override.lstrip("+").partition("=") for override in overrides):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hope_ssm.checks import check_positive_integer
+from hope_ssm.extras import install_line
 from hope_ssm.kernels.hope import HopeKernel
 from hope_ssm.kernels.to_state_space import stepped_system
 from hope_ssm.layers.fftconv import FFTConvolution
@@ -31,7 +32,7 @@ from hope_ssm.workbench.models.coders import RetrievalDecoder
 from hope_ssm.workbench.task import SequenceTask
 
 STEP, WHOLE = "step.onnx", "whole.pt2"
-INSTALL = "pip install 'hope-ssm[export]'"
+INSTALL = install_line("export")
 TOLERANCE = 1e-3  # of the largest output: float32 in another order, over the steps of the comparison
 COMPARED = 64  # steps
 

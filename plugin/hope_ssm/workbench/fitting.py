@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 
-from hope_ssm.workbench.callbacks import averaging, named_callbacks, progress_bar
+from hope_ssm.workbench.callbacks import averaging, progress_bar
 from hope_ssm.workbench.checkpoint_io import WholeCheckpointIO
 from hope_ssm.workbench.checkpoints import BestCheckpoint, JobTimer, LastCheckpoint
 from hope_ssm.workbench.compilation import compile_model
@@ -31,6 +31,7 @@ def fit(
     config: Mapping[str, Any],
     run: RunDirectory,
     checkpoint: str | None,
+    named: Sequence[Callback],
     callbacks: Sequence[Callback] | None,
     signals: Signals,
     history: History | None = None,
@@ -43,6 +44,7 @@ def fit(
         config: plain mapping, every group of ``GROUPS``.
         run: where everything is written.
         checkpoint: to go on from, or None.
+        named: the callbacks of the configuration.
         callbacks: Lightning callbacks instead of the progress bar.
         signals: what the process is asked for.
         history: to be filled; None makes one that is not written.
@@ -66,7 +68,7 @@ def fit(
             midway,
             LearningRateMonitor(),
             *averaging(settings.get("ema") or 0.0),
-            *named_callbacks(config.get("callbacks"), settings),
+            *named,
             *([] if seconds is None else [JobTimer(seconds)]),
             *callbacks,
             best,

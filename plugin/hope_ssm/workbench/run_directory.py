@@ -6,6 +6,7 @@ metrics.csv        one row per epoch
 results.json       the last metrics and those of the test
 checkpoints/       best.ckpt, last.ckpt and, while the run goes, previous.ckpt
 csv/, tensorboard/ what Lightning's loggers wrote
+.hydra/            the command line, as Hydra keeps it, where hope train was typed
 .lock              held by the process that writes here
 
 Every file appears under its name when it is whole.
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -34,6 +36,7 @@ from hope_ssm.workbench.surroundings import surroundings
 RUN, CONFIG, RESULTS, METRICS = "run.json", "config.yaml", "results.json", "metrics.csv"
 BEST, LAST, PREVIOUS = "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt"
 LOCK = ".lock"
+HYDRA, HYDRA_NEW = ".hydra", ".hydra.new"  # of the run, and of a command line that has not begun one yet
 DONE = ("finished", "stopped")  # the states of a run with results
 
 
@@ -123,6 +126,9 @@ class RunDirectory:
         """Write the configuration and the surroundings; ``more`` goes into ``run.json`` as well."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        if (self.path / HYDRA_NEW).is_dir():
+            shutil.rmtree(self.path / HYDRA, ignore_errors=True)
+            (self.path / HYDRA_NEW).rename(self.path / HYDRA)
         about = {"state": "running", "started": _now(), "command": sys.argv, **more, **surroundings()}
         write_json(self.path / RUN, about)
 

@@ -17,6 +17,7 @@ from hope_ssm.checks import check_choice
 from hope_ssm.datasets import cifar
 from hope_ssm.datasets.lra.making import PARTIAL, alone, check_space, explained, whole_file
 from hope_ssm.datasets.lra.texts import SPLIT_FILES
+from hope_ssm.extras import absent
 
 TIMEOUT = 30  # seconds without an answer
 
@@ -101,7 +102,7 @@ def download(source: Source, path: Path, advance: Callable[[int], None]) -> None
     try:
         import pooch
     except ImportError as error:
-        raise ImportError("fetching needs pooch, which is not installed: pip install 'hope-ssm[data]'.") from error
+        raise ImportError(absent("fetching needs", "pooch")) from error
     pooch.get_logger().setLevel(logging.WARNING)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:

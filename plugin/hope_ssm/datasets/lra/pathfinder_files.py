@@ -24,6 +24,7 @@ from hope_ssm.datasets.lra.making import (
 )
 from hope_ssm.datasets.lra.pathfinder import CONTOUR_LENGTHS, Setting, picture, scene, setting_of
 from hope_ssm.datasets.randomness import check_seed
+from hope_ssm.extras import absent
 
 SIZE = 200_000
 PART = 500  # images
@@ -35,9 +36,7 @@ def imaging() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(
-            "Pathfinder's images need Pillow, which is not installed: pip install 'hope-ssm[data]'."
-        ) from error
+        raise ImportError(absent("Pathfinder's images need", "PIL")) from error
     return Image
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import check_choice, log_once
+from hope_ssm.extras import install_line
 from hope_ssm.ops.frequency import laguerre_prefactor
 from hope_ssm.ops.toeplitz import allpass_power, transposed_product
 from hope_ssm.ops.transforms import transformed
@@ -67,8 +68,7 @@ def check_available(name: str, device: torch.device) -> None:
     package = _PACKAGES.get(name)
     if package and importlib.util.find_spec(package) is None:
         raise ImportError(
-            f"backend={name!r} needs {package}, which is absent: pip install 'hope-ssm[{name}]'. "
-            "backend='auto' needs nothing."
+            f"backend={name!r} needs {package}, which is absent: {install_line(name)}. backend='auto' needs nothing."
         )
     if name == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(

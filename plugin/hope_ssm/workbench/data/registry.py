@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hope_ssm.workbench.data import builtin, lra
+from hope_ssm.workbench.data.forecasting import forecasting
 from hope_ssm.workbench.data.splits import Splits
 from hope_ssm.workbench.options import instantiate
 
@@ -23,6 +24,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "copying": builtin.copying,
     "adding": builtin.adding,
     "tones": builtin.tones,
+    "forecasting": forecasting,
     "listops": lra.listops,
     "listops-small": lra.listops_small,
     "imdb": lra.imdb,

@@ -12,7 +12,7 @@ import torch
 
 def mixed(*numbers: int) -> int:
     """Return 63 bits that depend on every number (whole, at least 0) and on their order."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def seed_epoch(seed: int, epoch: int, rank: int) -> None:

@@ -25,7 +25,7 @@ class LinearEncoder(nn.Linear):
         super().__init__(d_input, d_model)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding; a data set with another number of input features is refused."""
+        """Encode, padding as if 0 stood there; a data set with another number of input features is refused."""
         if not x.is_floating_point():
             raise TypeError(f"the linear encoder takes real numbers; got {x.dtype}. For tokens set encoder=embedding.")
         if x.shape[-1] != self.in_features:
@@ -50,8 +50,8 @@ class EmbeddingEncoder(nn.Embedding):
         super().__init__(check_vocabulary("embedding", n_tokens), d_model)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding."""
-        return without_padding(super().forward(check_tokens("embedding", x)), lengths)
+        """Encode."""
+        return super().forward(check_tokens("embedding", x))
 
 
 class OneHotEncoder(nn.Module):
@@ -66,9 +66,9 @@ class OneHotEncoder(nn.Module):
         self.d_model = d_model
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encode, with zeros in place of padding."""
+        """Encode."""
         vectors = nn.functional.one_hot(check_tokens("onehot", x).long(), self.d_model)
-        return without_padding(vectors.to(torch.get_default_dtype()), lengths)
+        return vectors.to(torch.get_default_dtype())
 
 
 class IdentityEncoder(nn.Module):
@@ -80,8 +80,8 @@ class IdentityEncoder(nn.Module):
             raise ValueError(f"the encoder id needs model.d_model={d_input}, as the data have; got {d_model}.")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return x with zeros in place of padding."""
-        return without_padding(x, lengths)
+        """Return x."""
+        return x
 
 
 def check_vocabulary(encoder: str, n_tokens: int | None) -> int:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from hope_ssm.workbench.arithmetic import arithmetic_resolver
+from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.workbench.configuration import in_a_sentence
 
 

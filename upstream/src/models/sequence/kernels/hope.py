@@ -42,7 +42,7 @@ class HOPEKernel(Kernel):
         dt_transform: str = "softplus",
         n_ssm: Optional[int] = None,
         deterministic: bool = False,
-        init_scale: float = 1.0,
+        init_scale: float = 2.0,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -39,14 +39,20 @@ def arithmetic(text: str) -> int | float:
 
 
 @contextmanager
-def arithmetic_resolver() -> Iterator[None]:
-    """Let OmegaConf resolve ``${eval:…}`` for the time being; what is no arithmetic goes to the user's own resolver."""
+def arithmetic_resolver(beyond: Callable[[str], Any] | None = None) -> Iterator[None]:
+    """Let OmegaConf resolve ``${eval:…}`` for the time being.
+
+    Args:
+        beyond: what is called for a text that is no arithmetic; None: the user's own resolver, if there is one.
+    """
     users = BaseContainer._resolvers.get("eval")
 
     def resolve(config: Any, parent: Any, node: Any, arguments: tuple, texts: tuple) -> Any:
         try:
             return arithmetic(*arguments)
         except (TypeError, ValueError):
+            if beyond is not None:
+                return beyond(*arguments)
             if users is None:
                 raise
             return users(config, parent, node, arguments, texts)
