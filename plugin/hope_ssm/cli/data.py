@@ -96,7 +96,7 @@ def _listops(options: argparse.Namespace) -> None:
 def _pathfinder(options: argparse.Namespace) -> None:
     if options.small:
         return _small(options)
-    resolution = options.resolution
+    resolution = options.resolution or RESOLUTIONS[options.kind]
     folder = options.out / "pathfinder" / f"pathfinder{resolution}"
     size = pathfinder_files.SIZE if options.size is None else options.size
     what = {"seed": options.seed, "size": size, "processes": options.processes, "level": options.level}
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         kind.add_argument("--size", type=int, help="number of samples (default: as many as published)")
         processes = available_processes()
         kind.add_argument("--processes", type=int, default=processes, help=f"at a time (default: {processes})")
-        kind.set_defaults(run=run, resolution=RESOLUTIONS.get(name), small=False)
+        kind.set_defaults(run=run, resolution=None, small=False)  # argparse takes a given default for none given
         if run is _pathfinder:
             default = pathfinder_files.LEVEL
             kind.add_argument(
