@@ -84,13 +84,18 @@ def test_parameters_that_someone_else_has_set_stay():
     assert torch.equal(kernel.sampling_period, before)
 
 
-def test_the_compiled_layer_follows_it_too():
+def test_compiled_first_it_stays_as_it_is_and_called_first_it_follows():
+    """So that the compiled model and the model itself are one."""
     torch.manual_seed(0)
-    layer = HopeLayer(3, d_state=8, verbose=False)
-    torch.compile(layer, backend="eager")(torch.randn(2, 500, 3))
+    layer, x = HopeLayer(3, d_state=8, verbose=False), torch.randn(2, 500, 3)
+    y = torch.compile(layer, backend="eager", fullgraph=True)(x)
     kernel = layer.block.layer.kernel
-    assert kernel.windows[0] == 500
-    assert not kernel.awaits_length
+    assert kernel.windows[0] == 0
+    torch.testing.assert_close(layer(x), y, rtol=1e-4, atol=1e-5)
+    other = HopeLayer(3, d_state=8, verbose=False)
+    y = other(x)
+    assert other.block.layer.kernel.windows[0] == 500
+    torch.testing.assert_close(torch.compile(other, backend="eager", fullgraph=True)(x), y, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sequence_longer_than_every_window_is_one_warning(log):

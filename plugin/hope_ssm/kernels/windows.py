@@ -14,6 +14,7 @@ from torch import Tensor
 from hope_ssm.checks import check_positive_integer
 from hope_ssm.kernels.base import TRANSFORMS, SequenceKernel
 from hope_ssm.kernels.initialization import sampling_periods, window_periods
+from hope_ssm.ops.transforms import transformed
 
 RECOMMENDED_RATES = MappingProxyType({"dt": 0.001})
 
@@ -39,7 +40,7 @@ class WindowedKernel(SequenceKernel):
     Where nothing says T, the first sequences do. Until then Δt is that of some hundred steps. The same random numbers
     then give the Δt for T; the buffer ``windows`` holds T (0 before) and the seed of these numbers, so that a
     checkpoint and every replica of a model know both. Parameters that something else has changed meanwhile stay as they
-    are.
+    are, and so does a model that is compiled, exported or traced before it has seen a sequence.
     """
 
     windows: Tensor
@@ -69,7 +70,6 @@ class WindowedKernel(SequenceKernel):
         self.awaits_length = True
         self.register_buffer("windows", torch.tensor([0, seed]))
 
-    @torch.compiler.disable
     @torch.no_grad()
     def set_length(self, length: int | None) -> None:
         """Let the windows suit sequences of ``length`` steps, if nothing has said it yet; None: leave them for good."""
@@ -96,11 +96,11 @@ class WindowedKernel(SequenceKernel):
 
     def heard(self, length: int | None, rate: float = 1.0) -> None:
         """Note that there are sequences of ``length`` steps, None for single steps, before anything is computed."""
-        if torch.compiler.is_dynamo_compiling():
-            if self.awaits_length:
-                self.set_length(length)
-        elif torch.compiler.is_compiling() or isinstance(length, torch.SymInt):
-            return  # torch.export traces a model as it is
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
+            if self.awaits_length:  # what is recorded is the model as it is, and must stay so
+                self.awaits_length = False
+        elif transformed() or isinstance(length, torch.SymInt):
+            return
         elif length is None:
             self.set_length(None)
         elif length > self._longest:
@@ -134,7 +134,7 @@ class WindowedKernel(SequenceKernel):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         key = f"{prefix}windows"
         if "windows" not in self._buffers:
-            state_dict.pop(key, None)  # of a model that was given the length; its parameters say all
+            state_dict.pop(key, None)  # the length is known here; the parameters say all
         elif key in state_dict:
             self.awaits_length = self.awaits_length and not int(state_dict[key][0])
         elif any(name.startswith(prefix) for name in state_dict):
