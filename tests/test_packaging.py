@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def checkout(tmp_path_factory):
     for name in ("configs", "plugin", "upstream"):
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignore)
-    for name in ("pyproject.toml", "registry.yaml", "README.md", "LICENSE", "NOTICE"):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "registry.yaml", "README.md", "LICENSE", "NOTICE"):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy / name)
     return copy
@@ -98,6 +99,50 @@ def wheel(checkout, tmp_path_factory):
     )  # fmt: skip
     (built,) = directory.glob("hope_ssm-*.whl")
     return built
+
+
+SDIST = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+
+
+def test_the_source_distribution_is_the_repository_and_builds_the_same_wheel(wheel, checkout, tmp_path):
+    for name in ("tests", "docs", "tools"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "runs"))
+    call(sys.executable, "-c", SDIST, tmp_path, cwd=checkout)
+    (archive,) = tmp_path.glob("hope_ssm-*.tar.gz")
+    shutil.unpack_archive(archive, tmp_path, filter="data")
+    source = archive.with_name(archive.name.removesuffix(".tar.gz"))
+    for name in ("tests", "docs", "tools", "configs"):
+        files = {path.relative_to(ROOT) for path in (ROOT / name).rglob("*.*") if "__pycache__" not in path.parts}
+        assert [path for path in files if not (source / path).exists()] == []
+    call(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path,
+        source, cwd=tmp_path,
+    )  # fmt: skip
+    (again,) = tmp_path.glob("*.whl")
+    first, second = ({i.filename: i.CRC for i in zipfile.ZipFile(w).infolist()} for w in (wheel, again))
+    record = next(name for name in first if name.endswith("RECORD"))
+    assert {**first, record: 0} == {**second, record: 0}
+
+
+def test_the_page_of_the_package_has_no_relative_link(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        page = archive.read(next(name for name in archive.namelist() if name.endswith("METADATA"))).decode()
+    assert "# hope-ssm" in page
+    assert re.findall(r"\]\((?!https?:)[^)]*\)", page) == []
+
+
+@pytest.mark.parametrize("link", ["configs", "registry.yaml", "upstream"])
+def test_a_checkout_without_links_is_refused(link, checkout, tmp_path):
+    copy = tmp_path / "hope-ssm"
+    shutil.copytree(checkout, copy, symlinks=True)
+    place = copy / "plugin" / "hope_ssm" / link
+    target = os.readlink(place)
+    place.unlink()
+    place.write_text(target, encoding="utf-8")
+    result = subprocess.run([sys.executable, "setup.py", "--version"], cwd=copy, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"plugin/hope_ssm/{link}")
+    assert "git config core.symlinks true" in result.stderr
 
 
 @pytest.fixture(scope="module", params=["wheel", "editable"])

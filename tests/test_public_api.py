@@ -20,8 +20,8 @@ SIGNATURES = {
     "hankel_singular_values": "(markov_parameters)",
     "HopeKernel": (
         "(*, d_model, channels=1, l_max=None, dt_min=None, dt_max=None, dt_transform=None, n_ssm=None, "
-        "deterministic=False, lr=None, wd=0.0, verbose=True, d_state=64, horizon=None, init='gaussian', "
-        "init_scale=1.0, truncation='exact', backend='auto', coefficients='real', **options)"
+        "deterministic=False, lr=mappingproxy({'dt': 0.001}), wd=0.0, verbose=True, d_state=64, horizon=None, "
+        "init='gaussian', init_scale=2.0, truncation='exact', backend='auto', coefficients='real', **options)"
     ),
     "HopeBlock": "(d_model, *, transposed=True, **options)",
     "HopeLayer": "(d_model, *, kernel='hope', **options)",

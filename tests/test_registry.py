@@ -145,6 +145,18 @@ def test_it_appears_on_the_command_line(join, capsys):
     assert re.split(r"\s{2,}", row) == ["moving", "–", "moving average", "n", "no", "moving-kernels"]
 
 
+def test_it_is_a_choice_of_kernel_and_of_what_is_listed(join):
+    from hope_ssm.hydra_searchpath import offer_kernels
+    from hope_ssm.workbench.configuration import compose
+
+    join("swap-kernels", {"swapped": "Moving"})
+    offer_kernels()  # as at the start of a process, where Hydra loads its plug-ins
+    assert compose(["pipeline=noisy-digits", "kernel=swapped"])["model"]["layer"]["mode"] == "swapped"
+    assert compose(["pipeline=noisy-digits", "+kernel=reduced"])["model"]["layer"]["n_ssm"] is None
+    with pytest.raises(ValueError, match=r"kernel must be one of .*, swapped; got 'swaped'\. Did you mean 'swapped'"):
+        compose(["kernel=swaped"])
+
+
 def test_it_is_not_imported_before_it_is_asked_for(join):
     join("silent-kernels", {"silent": "Moving"})
     registry.kernels()

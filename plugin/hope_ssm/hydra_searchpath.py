@@ -1,5 +1,7 @@
 """Hydra plug-in: makes our kernels, data sets, decoder and configuration groups visible in an unmodified host.
 
+It makes the kernels of other distributions choices of ``kernel=`` too, there and in the workbench.
+
 Importing this module is enough: it places a finder on ``sys.meta_path`` that waits for five modules of the host, and
 hands each, once it has run, to its registration function in ``hope_ssm.hosts.state_spaces``. For every other module
 the finder does nothing. It works at import, not in a method, because workers of a multirun only unpickle the plug-in.
@@ -13,12 +15,14 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from importlib import metadata, resources
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 _logger = logging.getLogger("hope_ssm")
@@ -92,6 +96,18 @@ def install() -> None:
             _register(module)
 
 
+def offer_kernels() -> None:
+    """Make every kernel that is declared in this environment a choice of ``kernel=``, where no file makes it one.
+
+    Such a choice is the kernel with its own defaults, every feature with parameters of its own.
+    """
+    files = resources.files("hope_ssm.configs").joinpath("kernel")
+    for point in metadata.entry_points(group="state_spaces.kernels"):
+        if not files.joinpath(f"{point.name}.yaml").is_file():
+            node = {"mode": point.name, "n_ssm": None}
+            ConfigStore.instance().store(point.name, node, group="kernel", package="model.layer", provider="hope-ssm")
+
+
 class HopeSearchPath(SearchPathPlugin):
     """Appends ``pkg://hope_ssm.configs`` to Hydra's search path, in the host only; the host's own files come first."""
 
@@ -107,5 +123,6 @@ class HopeSearchPath(SearchPathPlugin):
 
 try:
     install()
+    offer_kernels()
 except Exception as error:
     _logger.warning("hope-ssm could not watch for the host: %s: %s", type(error).__name__, error)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from hope_ssm.cli.main import COMMANDS, main
 from tiny import TINY
 
 
@@ -112,3 +114,15 @@ def test_the_demo_prints_what_it_trained(hope, tmp_path):
     measured = {json.loads(run.read_text())["test/accuracy"] for run in runs}
     assert measured == {accuracy for row in saved for accuracy in row["accuracies"]}
     assert (tmp_path / "here" / "memory.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys, monkeypatch):
+    """None of them fails, whatever argparse or Hydra makes of the descriptions."""
+    monkeypatch.setattr(sys, "argv", ["hope", command, "--help"])
+    try:
+        status = main([command, "--help"])
+    except SystemExit as end:
+        status = end.code
+    assert status in (0, None)
+    assert len(capsys.readouterr().out) > 100

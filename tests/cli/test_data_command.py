@@ -235,3 +235,21 @@ def test_help(hope):
     for kind in ("listops", "pathfinder", "pathx", "text", "retrieval", "cifar", "check"):
         assert f"\n  {kind} " in done.stdout or f"\n    {kind} " in done.stdout
     assert "0.7 GB" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["", "listops", "pathfinder", "pathx", "text", "retrieval", "cifar", "check"])
+def test_every_kind_has_help(kind, capsys):
+    with pytest.raises(SystemExit) as end:
+        data.run([*kind.split(), "--help"])
+    assert end.value.code == 0
+    assert "usage: hope data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "side"), [("pathfinder", 32), ("pathx", 128)])
+def test_the_default_resolution_is_what_help_says(kind, side, tmp_path):
+    assert data.run([kind, "--out", str(tmp_path), "--size", "2", "--processes", "1"]) == 0
+    (image,) = list((tmp_path / "pathfinder" / f"pathfinder{side}").rglob("*.png"))[:1]
+    from PIL import Image
+
+    with Image.open(image) as opened:
+        assert opened.size == (side, side)

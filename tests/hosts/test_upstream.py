@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -20,6 +20,7 @@ from files import contents
 from hope_ssm import HopeKernel
 from hope_ssm.cli import main
 from hope_ssm.hosts import upstream
+from hope_ssm.kernels.hope_bands import HopeBandsKernel
 from host_output import DONE
 
 
@@ -29,7 +30,6 @@ class Kernel(nn.Module):
     def __init__(self, d_model, channels=1, l_max=None, lr=None, wd=0.0, verbose=True, **kwargs):
         super().__init__()
         self.H, self.L, self.l_max, self.channels, self.lr, self.wd = d_model, l_max, l_max, channels, lr, wd
-        self.lr_dict, self.wd_dict = ({"dt": x.get("dt") if isinstance(x, dict) else x} for x in (lr, wd))
         self.unused = kwargs
 
     def register(self, name, tensor, lr=None, wd=0.0):
@@ -42,20 +42,23 @@ class Kernel(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def theirs() -> type:
-    """The kernel of the contribution, on a stand-in of the host's base class."""
+def contributed() -> dict[type, type]:
+    """The kernels of the contribution by ours, on a stand-in of the host's base class."""
     base, package = types.ModuleType("contribution.kernel"), types.ModuleType("contribution")
-    base.Kernel, package.__path__ = Kernel, []
-    file = upstream.contribution() / upstream.KERNEL
-    spec = importlib.util.spec_from_file_location("contribution.hope", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.update({"contribution": package, "contribution.kernel": base, "contribution.hope": module})
+    base.Kernel, package.__path__ = Kernel, [str((upstream.contribution() / upstream.KERNEL).parent)]
+    sys.modules.update({"contribution": package, "contribution.kernel": base})
     try:
-        spec.loader.exec_module(module)
+        plain, bands = (importlib.import_module(f"contribution.{name}") for name in ("hope", "hope_bands"))
     finally:
-        for name in ("contribution", "contribution.kernel", "contribution.hope"):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "contribution"]:
             sys.modules.pop(name)
-    return module.HOPEKernel
+    return {HopeKernel: plain.HOPEKernel, HopeBandsKernel: bands.HOPEBandsKernel}
+
+
+@pytest.fixture(scope="module")
+def theirs(contributed) -> type:
+    """HOPE of the contribution."""
+    return contributed[HopeKernel]
 
 
 @pytest.fixture
@@ -80,12 +83,27 @@ SIZES = {  # options, length, rate
 }
 
 
+BANDED = {
+    "odd": ({"d_model": 7, "channels": 2, "d_state": 12, "bands": 3, "dt_transform": "exp"}, 33, 1.0),
+    "one sample": ({"d_model": 3, "d_state": 2}, 1, 2),
+    "one state": ({"d_model": 2, "d_state": 4, "bands": 2, "n_ssm": 1}, 5, 1.0),
+    "long": ({"d_model": 4, "d_state": 16, "n_ssm": 2, "banded_share": 0.5}, 1000, 0.5),
+    "tied": ({"d_model": 6, "d_state": 8, "n_ssm": 2, "banded_share": 0.7}, 40, 3.0),
+    "shorter than m": ({"d_model": 2, "channels": 2, "d_state": 32, "bands": 1, "band_width": 3.0}, 5, 1.0),
+    "horizon": ({"d_model": 4, "d_state": 8, "dt_min": None, "dt_max": None, "horizon": 90, "l_max": 50}, 50, 1.0),
+    "l_max": ({"d_model": 4, "d_state": 8, "l_max": 50, "band_scale": 3.0, "band_width": 0.4}, 50, 1.0),
+    "deterministic": ({"d_model": 6, "d_state": 8, "deterministic": True, "band_scale": 2.0}, 20, 1.0),
+}
+CASES = [(HopeKernel, case) for case in SIZES.values()] + [(HopeBandsKernel, case) for case in BANDED.values()]
+NAMES = [*SIZES, *(f"bands, {name}" for name in BANDED)]
+
+
 def outcome(cls, options, length, rate):
     """Everything a kernel computes, with gradients, by name."""
     torch.manual_seed(0)
     kernel = cls(**{"dt_min": 0.05, "dt_max": 3.0} | options)
     torch.manual_seed(1)
-    state = torch.randn(2, kernel.markov_parameters.shape[1], options["d_state"], requires_grad=True)
+    state = torch.randn(2, options["d_model"], options["d_state"], requires_grad=True)
     u = torch.randn(*state.shape[:2], length, requires_grad=True)
     k, response = kernel(L=length, rate=rate, state=state)
     last = kernel.forward_state(u, state)
@@ -106,9 +124,9 @@ def outcome(cls, options, length, rate):
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("case", SIZES)
-def test_the_same_kernel_to_1e_12(theirs, case):
-    (ours_saved, ours), (saved, found) = outcome(HopeKernel, *SIZES[case]), outcome(theirs, *SIZES[case])
+@pytest.mark.parametrize(("cls", "case"), CASES, ids=NAMES)
+def test_the_same_kernel_to_1e_12(contributed, cls, case):
+    (ours_saved, ours), (saved, found) = outcome(cls, *case), outcome(contributed[cls], *case)
     assert list(saved) == list(ours_saved)
     for name in saved:
         torch.testing.assert_close(saved[name], ours_saved[name], rtol=1e-14, atol=1e-14, msg=name)
@@ -160,10 +178,12 @@ def test_the_memory_in_float32(theirs, period):
 
 @pytest.mark.parametrize(("lr", "wd"), [
     (None, 0.0), (0.001, 0.0), (0.0, 0.0), (0.002, 0.1), ({"dt": 0.001}, 0.0), ({"dt": 0.0, "C": 0.01}, {"C": 0.0}),
-    ({"C": 0.0}, None), (None, None), ({"dt": 0.001, "A": None, "B": None}, {"dt": 0.0}),
+    ({"C": 0.0}, None), (None, None), ({"dt": 0.001, "A": None, "B": None}, {"dt": 0.0}), ({"A": 0.002}, {"A": 0.1}),
 ])  # fmt: skip
-def test_the_same_optimizer_options(theirs, lr, wd):
-    made = [cls(d_model=2, d_state=4, l_max=9, lr=lr, wd=wd, verbose=False) for cls in (HopeKernel, theirs)]
+@pytest.mark.parametrize("cls", [HopeKernel, HopeBandsKernel])
+def test_the_same_optimizer_options(contributed, cls, lr, wd):
+    pair = (cls, contributed[cls])
+    made = [cls(d_model=2, d_state=4, l_max=9, lr=lr, wd=wd, verbose=False) for cls in pair]
     ours, found = (
         {name: getattr(p, "_optim", "the global group") for name, p in kernel.named_parameters()} for kernel in made
     )
@@ -180,29 +200,38 @@ def checkout(tmp_path: Path) -> Path:
     for mark in ("train.py", "src/models/sequence/kernels/fftconv.py", "src/dataloaders/base.py"):
         (root / mark).parent.mkdir(parents=True, exist_ok=True)
         (root / mark).write_text("")
+    added = ""
     for edit in upstream.edits():
-        file = root / edit["file"]
+        anchor, file = edit.get("before", edit.get("after")), root / edit["file"]
+        added += edit["text"]
+        if anchor in added.splitlines() or (file.exists() and anchor in file.read_text().splitlines()):
+            continue  # an earlier edit puts it there, or looks for it too
         file.parent.mkdir(parents=True, exist_ok=True)
         known = file.read_text() if file.exists() else "words\n"
-        lines = [edit.get("before", edit.get("after")), "more words", edit.get("until", ""), "no newline at the end"]
+        lines = [anchor, "more words", edit.get("until", ""), "no newline at the end"]
         file.write_text("\n".join([known, *lines]))
     return root
 
 
-def test_a_patch_that_applies_and_a_checkout_that_stays(checkout, tmp_path, capsys):
+@pytest.mark.parametrize("kernels", ["hope", "hope,hope-bands"])
+def test_a_patch_that_applies_and_a_checkout_that_stays(checkout, tmp_path, capsys, kernels):
     before, out = contents(checkout), tmp_path / "made" / "hope.patch"
     out.parent.mkdir()
-    assert main.main(["upstream", "--host", str(checkout), "--out", str(out)]) == 0
+    assert main.main(["upstream", "--host", str(checkout), "--out", str(out), "--kernel", kernels]) == 0
     said = capsys.readouterr().out
     assert f"git -C {checkout} apply {out}" in said
+    bands = "hope-bands" in kernels
+    assert ("HOPE with bands" in out.with_suffix(".md").read_text()) == bands
     assert contents(checkout) == before
     assert "pull" not in out.with_suffix(".md").read_text().splitlines()[0].lower()
     subprocess.run(["git", "apply", str(out)], cwd=checkout, check=True)
     after = contents(checkout)
-    added = upstream.added_files()
+    added = upstream.added_files(kernels.split(","))
+    assert ("src/models/sequence/kernels/hope_bands.py" in added) == bands
     assert set(after) - set(before) == set(added)
     assert all(after[path] == text.encode() for path, text in added.items())
     changed = {path for path in before if before[path] != after[path]}
+    assert all((b"HOPEBands" in text) == bands for path, text in after.items() if "kernels/__init__" in path)
     assert changed == {edit["file"] for edit in upstream.edits()}
     assert upstream.kernel_class().encode() in after["models/s4/s4.py"]
     assert main.main(["upstream", "--host", str(checkout), "--out", str(out)]) == 1
@@ -218,6 +247,11 @@ def test_a_checkout_of_another_time_is_refused_with_the_line_that_is_missing(che
     assert "kernels/__init__.py of the checkout must have the line 'from .kernel import ConvKernel, EMAKernel'" in said
     assert "Did you mean 'from .kernel import ConvKernel, EMAKernels'?" in said
     assert not out.exists()
+
+
+def test_a_kernel_that_is_not_in_the_contribution(checkout, capsys):
+    assert main.main(["upstream", "--host", str(checkout), "--kernel", "hope,hope-band"]) == 1
+    assert "kernel must be one of 'hope', 'hope-bands'; got 'hope-band'. Did you" in capsys.readouterr().err
 
 
 def test_without_a_checkout(tmp_path, monkeypatch, capsys):
@@ -277,9 +311,11 @@ def blocked(tmp_path_factory) -> Path:
     ["model=s4", "model.layer.mode=hope"],
     ["model=s4", "model/layer=hope"],
     ["model=s4", "model/layer=hope", "model.layer.bidirectional=true"],
+    ["model=s4", "model/layer=hope-bands"],
+    ["model=s4", "model/layer=hope-bands", "model.layer.bidirectional=true"],
     ["model=s4", "model/layer=standalone", "model.layer.mode=hope", "~model.layer.init"],
     ["model=sashimi", "model.layer.mode=hope"],
-], ids=["mode", "layer", "bidirectional", "standalone", "sashimi"])  # fmt: skip
+], ids=["mode", "layer", "bidirectional", "bands", "bands-bidirectional", "standalone", "sashimi"])  # fmt: skip
 def test_the_patched_host_trains_alone(patched, tmp_path, blocked, options):
     said = patched.train(tmp_path, *DELAY, *options, path=(blocked,))
     assert DONE in said
@@ -318,8 +354,10 @@ def test_the_experiment_composes_and_the_recurrence_of_generate_alone(patched, b
         torch.manual_seed(0)
         options = dict(mode="hope", d_state=9, dt_min=0.05, dt_max=2.0, verbose=False)
         layer = dict(_name_="s4", **options)
+        bands = layer | dict(mode="hope-bands", d_state=12)
         models = [
             SequenceModel(6, n_layers=2, layer=[dict(layer)], residual="R", norm="layer"),
+            SequenceModel(6, n_layers=2, layer=[bands], residual="R", norm="layer"),
             Sashimi(6, 1, pool=[4, 4], expand=2, ff=2, prenorm=True, norm="layer", layer=dict(layer)),
             S4Block(6, transposed=False, **options),
         ]

@@ -212,18 +212,6 @@ def test_windows_follow_the_longest_sequence(known, steps):
     assert kernel.sampling_period.max() <= kernel.dt_max * 1.001
 
 
-def test_a_length_that_nothing_says_is_one_warning(log):
-    for _ in range(2):
-        build(verbose=True, horizon=None)
-    (warning,) = log.records
-    assert warning.levelno == logging.WARNING
-    assert "Δt from 0.01 to 0.3. Set horizon to the length of the longest one." in warning.getMessage()
-    log.clear()
-    build(verbose=True, horizon=None, l_max=9)
-    build(verbose=True, horizon=None, dt_min=0.1, dt_max=0.2)
-    assert not log.records
-
-
 def test_idle_keys_of_lr_are_named_once(log):
     for _ in range(2):
         build(verbose=True, lr={"A": 0.001, "dt": 0.001})

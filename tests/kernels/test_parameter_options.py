@@ -115,7 +115,9 @@ def test_pruned_weights_load(name):
 def test_not_strict_takes_what_fits(name):
     kernel, state = build(name), build(name).state_dict()
     lacking = next(iter(state))
-    rest = {key: value + 0.5 for key, value in state.items() if key != lacking} | {"more": torch.zeros(1)}
+    rest = {
+        key: value + (0.5 if value.is_floating_point() else 1) for key, value in state.items() if key != lacking
+    } | {"more": torch.zeros(1)}
     before = kernel.state_dict()[lacking].clone()
     found = kernel.load_state_dict(rest, strict=False)
     assert (found.missing_keys, found.unexpected_keys) == ([lacking], ["more"])

@@ -13,6 +13,7 @@ LARGEST = 30
 
 def layer(name, **options):
     own = {"d_state": 6} if name in RECURRENT else {"l_max": LONGEST}
+    own |= {"horizon": LARGEST} if name.startswith("hope") else {}  # what is exported does not wait for a length
     return HopeLayer(H, kernel=name, **own, **options).eval()
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hope_ssm.workbench.data import DATASETS, Splits, make_splits, register
+from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.data import DATASETS, Splits, make_splits, pad, register
+from hope_ssm.workbench.training import build
 from tiny import TINY
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
@@ -27,8 +29,6 @@ def test_the_page_s_file_trains_by_its_path(hope, tmp_path):
 
 
 def test_the_commands_of_the_page_compose():
-    from hope_ssm.workbench.configuration import compose
-
     for task in ("regression", "multilabel_classification"):
         config = compose(
             ["pipeline=own", f"task={task}", "train.monitor=val/loss", "train.mode=min", "decoder.mode=last"]
@@ -93,3 +93,27 @@ def test_a_split_must_have_samples(part):
     full = [(torch.zeros(3, 1), 0)]
     with pytest.raises(ValueError, match=r"Splits\.val must be a data set with a length of at least 1 .*; got "):
         Splits(full, part, full, d_input=1, d_output=2)
+
+
+def of_steps(*lengths):
+    """Splits whose sequences have these lengths."""
+    part = [(torch.zeros(length, 1), 0) for length in lengths]
+    return Splits(part, part, part, d_input=1, d_output=2, collate=pad)
+
+
+def test_the_windows_follow_the_longest_sequence_of_the_data(monkeypatch):
+    """Also below a pool, whatever the first batch is; a length that the configuration gives goes before."""
+    monkeypatch.setitem(DATASETS, "ours", lambda: of_steps(40, 9000, 70))
+    line = [*OPTIONS, "pipeline=own", "dataset._name_=ours", "kernel=hope", "model.pool.stride=2"]
+    task, _ = build(compose(line))
+    kernels = [block.layer.layer.kernel for block in task.model.layers]
+    assert [int(kernel.windows[0]) for kernel in kernels] == [9000, 4500][: len(kernels)]
+    assert kernels[0].dt_max == pytest.approx(2 * kernels[0].n / 9000)
+    task, _ = build(compose([*line, "model.layer.horizon=50"]))
+    assert not hasattr(task.model.layers[0].layer.layer.kernel, "windows")
+
+
+@pytest.mark.parametrize("group", ["s4", "s4d", "s4-hippo", "dss", "stable", "lru", "hope", "rtf"])
+def test_every_kernel_shares_as_much_as_the_others(group):
+    """kernel=hope,s4d,s4 is like for like: no kernel ties what another leaves to every feature."""
+    assert compose(["pipeline=own", f"kernel={group}"])["model"]["layer"]["n_ssm"] is None

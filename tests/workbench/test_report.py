@@ -150,3 +150,12 @@ def test_the_commands(hope, sweep):
     reported = hope("report", str(sweep), "--out", "report")
     assert reported.returncode == 0, reported.stderr
     assert "| kernel=hope | 2 |" in reported.stdout
+
+
+def test_a_report_says_where_kernels_share_differently(sweep, tmp_path):
+    for number, n_ssm in enumerate(("1", "null")):
+        kernel = ("s4d", "hope")[number]
+        run(tmp_path / str(number), f"kernel={kernel}", f"model.layer.n_ssm={n_ssm}", "trainer.max_epochs=1")
+    said = report.write(tmp_path, tmp_path / "report")
+    assert "Not like for like, the features share their A, B and Δt differently: n_ssm=1 in kernel=s4d" in said
+    assert "Not like for like" not in report.write(sweep, tmp_path / "other")

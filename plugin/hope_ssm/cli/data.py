@@ -19,6 +19,7 @@ FETCHED = {
     "retrieval": "AAN, pairs of papers, from the Long-Range Arena's archive",
     "cifar": "CIFAR-10, its binary version, fetched",
 }
+RESOLUTIONS = {"pathfinder": 32, "pathx": 128}  # pixels of a side, unless -r says otherwise
 EPILOG = """files, size on the disk and time (of one processor, for all samples):
   listops                 DATA/listops                      0.7 GB   1.5 min
   listops --small         DATA/small/listops-20000-0        6 MB     5 s
@@ -95,7 +96,7 @@ def _listops(options: argparse.Namespace) -> None:
 def _pathfinder(options: argparse.Namespace) -> None:
     if options.small:
         return _small(options)
-    resolution = options.resolution or 32
+    resolution = options.resolution or RESOLUTIONS[options.kind]
     folder = options.out / "pathfinder" / f"pathfinder{resolution}"
     size = pathfinder_files.SIZE if options.size is None else options.size
     what = {"seed": options.seed, "size": size, "processes": options.processes, "level": options.level}
@@ -134,17 +135,19 @@ def _parser() -> argparse.ArgumentParser:
         kind.add_argument("--size", type=int, help="number of samples (default: as many as published)")
         processes = available_processes()
         kind.add_argument("--processes", type=int, default=processes, help=f"at a time (default: {processes})")
-        kind.set_defaults(run=run, resolution=128, small=False)
+        kind.set_defaults(run=run, resolution=None, small=False)  # argparse takes a given default for none given
         if run is _pathfinder:
             default = pathfinder_files.LEVEL
             kind.add_argument(
                 "--level", choices=CONTOUR_LENGTHS, default=default, help=f"(default: {default}, as read)"
             )
+        if name == "pathx":
+            continue
         which = kind.add_mutually_exclusive_group()
         if name == "pathfinder":
-            which.add_argument("-r", "--resolution", type=int, choices=SETTINGS, help="(default: 32)")
-        if name != "pathx":
-            which.add_argument("--small", action="store_true", help=f"the data set {name}-small, for a CPU")
+            default = f"(default: {RESOLUTIONS[name]})"
+            which.add_argument("-r", "--resolution", type=int, choices=SETTINGS, help=default)
+        which.add_argument("--small", action="store_true", help=f"the data set {name}-small, for a CPU")
     for name, summary in FETCHED.items():
         kind = kinds.add_parser(name, help=summary, description=f"Fetch {name}: {summary}.")
         _common(kind)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def run(arguments: list[str]) -> int:
     overrides = as_here(word for word in arguments if word not in flags)
     sys.argv = [original[0], *flags, *overrides]
     try:
-        with arithmetic_resolver() if "--resolve" in arguments else contextlib.nullcontext():
+        with arithmetic_resolver() if "--resolve" in arguments else contextlib.nullcontext(), late_help():
             hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise in_a_sentence(error, overrides) from None
@@ -72,6 +74,21 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def late_help() -> Iterator[None]:
+    """Spare Hydra 1.3's parser the check of help texts that Python 3.14 has: one of them is no string until printed."""
+    parser: Any = argparse.ArgumentParser
+    check = getattr(parser, "_check_help", None)
+    if check is None:  # before Python 3.14
+        yield
+        return
+    parser._check_help = lambda self, action: check(self, action) if isinstance(action.help, str) else None
+    try:
+        yield
+    finally:
+        parser._check_help = check
+
+
 def as_begun(config: Any, begun_in: str) -> None:
     """Let paths mean what they meant where the command was typed, under hydra.job.chdir too."""
     from omegaconf import OmegaConf
@@ -80,7 +97,7 @@ def as_begun(config: Any, begun_in: str) -> None:
         sys.path.append(begun_in)  # a data set of one's own is looked for there
     if os.getcwd() == begun_in:
         return
-    for key in ("train.ckpt", "dataset.data_dir", "dataset.path"):
+    for key in ("train.ckpt", "train.init_from", "train.pretrained_model_path", "dataset.data_dir", "dataset.path"):
         path = OmegaConf.select(config, key)
         if isinstance(path, str) and (key, path) != ("train.ckpt", "auto"):
             OmegaConf.update(config, key, os.path.join(begun_in, path))

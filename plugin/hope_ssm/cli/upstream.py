@@ -28,15 +28,19 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--host", metavar="DIR", help=f"the checkout (default: {HOME}, or the working directory)")
     parser.add_argument("--out", metavar="FILE", default="hope.patch", help="the patch (default: hope.patch)")
+    parser.add_argument(
+        "--kernel", metavar="NAMES", default="hope", help="hope, or hope,hope-bands for both (default: hope)"
+    )
     options = parser.parse_args(arguments)
+    kernels = upstream.check_kernels(options.kernel.split(","))
     host, out = _checkout(options.host), Path(options.out)
     text = out.with_suffix(".md")
     if text == out:
         raise ValueError(f"out must not end in .md, which is the text beside it; got {str(out)!r}.")
-    patch = upstream.patch(host)
+    patch = upstream.patch(host, kernels)
     out.write_text(patch, encoding="utf-8")
-    text.write_text(upstream.pull_request(), encoding="utf-8")
-    print(f"{out}: {patch.count('diff --git ')} files, against commit {commit(host) or 'unknown (no git)'}")
+    text.write_text(upstream.pull_request(kernels), encoding="utf-8")
+    print(f"{out}: {', '.join(kernels)}, {patch.count('diff --git ')} files, against commit {commit(host) or 'unknown (no git)'}")
     print(f"{text}: the text of the pull request")
     refused = upstream.applies(host, out)
     if refused:

@@ -1,7 +1,7 @@
 """HOPE as a contribution to state-spaces/s4: a patch against a checkout, which stays as it is, and a text for it.
 
 The files the patch adds, in the host's own style, lie in ``upstream/`` of this distribution under their paths in the
-host; ``edits.yaml`` there lists the lines it adds to files that the host has.
+host; ``edits.yaml`` there lists the lines it adds to files that the host has. HOPE is always in it, other kernels by name.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
 import yaml
 
-from hope_ssm.checks import nearest
+from hope_ssm.checks import check_choice, nearest
 
 KERNEL = "src/models/sequence/kernels/hope.py"
+KERNELS = ("hope", "hope-bands")
 _ADDED = ("src", "configs")
 
 
@@ -25,10 +27,22 @@ def contribution() -> Path:
     return Path(str(resources.files("hope_ssm").joinpath("upstream")))
 
 
-def added_files() -> dict[str, str]:
+def check_kernels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the kernels of a contribution, HOPE first; ValueError for a name that is none, with the nearest."""
+    asked = {KERNELS[0], *(check_choice("kernel", name, KERNELS) for name in names)}
+    return tuple(name for name in KERNELS if name in asked)
+
+
+def _left_out(file: Path, kernels: Iterable[str]) -> bool:
+    """Whether a file is of a kernel that is not in the contribution: it has the kernel's name."""
+    return file.stem.replace("_", "-") in set(KERNELS) - set(kernels)
+
+
+def added_files(kernels: Iterable[str] = KERNELS) -> dict[str, str]:
     """Return the contents of the files to add by their paths in the host."""
     root = contribution()
     files = [file for top in _ADDED for file in (root / top).rglob("*") if file.suffix in (".py", ".yaml")]
+    files = [file for file in files if not _left_out(file, kernels)]
     return {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in sorted(files)}
 
 
@@ -37,9 +51,10 @@ def kernel_class() -> str:
     return "class " + added_files()[KERNEL].partition("\nclass ")[2]
 
 
-def edits() -> list[dict[str, str]]:
+def edits(kernels: Iterable[str] = KERNELS) -> list[dict[str, str]]:
     """Return what is added to files of the host, in order."""
-    return yaml.safe_load((contribution() / "edits.yaml").read_text(encoding="utf-8"))
+    listed = yaml.safe_load((contribution() / "edits.yaml").read_text(encoding="utf-8"))
+    return [edit for edit in listed if edit.get("kernel", KERNELS[0]) in kernels]
 
 
 def _edited(text: str, edit: dict[str, str]) -> str:
@@ -59,7 +74,7 @@ def _edited(text: str, edit: dict[str, str]) -> str:
     return "".join([*lines[:place], inserted, *lines[place:]])
 
 
-def changes(host: Path) -> dict[str, tuple[str | None, str]]:
+def changes(host: Path, kernels: Iterable[str] = KERNELS) -> dict[str, tuple[str | None, str]]:
     """Return (contents before, or None; contents after) of every file that the contribution touches, by its path.
 
     Raises:
@@ -68,9 +83,9 @@ def changes(host: Path) -> dict[str, tuple[str | None, str]]:
     """
     if (host / KERNEL).exists():
         raise FileExistsError(f"the checkout must not have HOPE already; {host / KERNEL} is there.")
-    before: dict[str, str | None] = dict.fromkeys(added_files())
-    after = added_files()
-    for edit in edits():
+    after = added_files(kernels)
+    before: dict[str, str | None] = dict.fromkeys(after)
+    for edit in edits(kernels):
         path = edit["file"]
         if path not in after:
             file = host / path
@@ -81,7 +96,7 @@ def changes(host: Path) -> dict[str, tuple[str | None, str]]:
     return {path: (before[path], after[path]) for path in sorted(after)}
 
 
-def patch(host: Path) -> str:
+def patch(host: Path, kernels: Iterable[str] = KERNELS) -> str:
     """Return the contribution as a patch for ``git apply`` in the checkout, which is only read.
 
     Raises:
@@ -90,7 +105,7 @@ def patch(host: Path) -> str:
         RuntimeError: git cannot be run.
     """
     with tempfile.TemporaryDirectory() as place:
-        for path, sides in changes(host).items():
+        for path, sides in changes(host, kernels).items():
             for side, text in zip("ab", sides, strict=True):
                 if text is not None:
                     file = Path(place, side, path)
@@ -108,9 +123,11 @@ def applies(host: Path, file: Path) -> str | None:
     return None if done.returncode == 0 else done.stderr.strip()
 
 
-def pull_request() -> str:
-    """Return the text of the pull request."""
-    return (contribution() / "pull_request.md").read_text(encoding="utf-8")
+def pull_request(kernels: Iterable[str] = KERNELS) -> str:
+    """Return the text of the pull request, with the section of each further kernel at its end."""
+    texts = [file for file in sorted(contribution().glob("*.md")) if not _left_out(file, kernels)]
+    texts.sort(key=lambda file: file.name != "pull_request.md")
+    return "\n".join(file.read_text(encoding="utf-8") for file in texts)
 
 
 def _git(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels import initialization
-from hope_ssm.kernels.base import S4_OPTIONS, SequenceKernel
+from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.kernels.windows import RECOMMENDED_RATES, WindowedKernel, longest_sequence
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops.convolution import TRUNCATIONS, sample_kernel, sample_noncausal_kernel
 from hope_ssm.ops.transforms import at_least_one, largest
@@ -28,14 +29,7 @@ S4_INITS = ("legs", "legt", "lagt", "glagt", "legsd", "fout", "foud", "fourier",
 _S4_BACKENDS = ("naive", "cuda")
 
 
-def _longest(horizon: int | Sequence[int] | None, l_max: int | None) -> int | None:
-    """Steps of the longest sequence: the horizon, or l_max where there is none for this kernel alone."""
-    if isinstance(horizon, Sequence) and not isinstance(horizon, str):
-        horizon = None
-    return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
-
-
-class HopeKernel(SequenceKernel):
+class HopeKernel(WindowedKernel):
     """k_0 = Σ_k h_k a^{k+1},  k_t = C A^{t-1} B  for  G(z) = Σ_k h_k P(z)^{k+1},  P(z) = (z⁻¹ + a) / (1 + a z⁻¹).
 
     The trained numbers are the real Markov parameters h (C, H, n) and one sampling period Δt per system,
@@ -54,15 +48,17 @@ class HopeKernel(SequenceKernel):
         dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``); None: l_max. Without either, a warning and windows for some
-            hundred steps. Of several sizes, as a data set of images has them, l_max says which is the kernel's.
+            None (``initialization.window_periods``); None: l_max. Without either, the length of the first sequences,
+            see ``windows.WindowedKernel``. Of several sizes, as a data set of images has them, l_max says which is the
+            kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
-        lr: see above.
+        lr: see above; Δt has the learning rate 0.001 unless another ``lr`` is given (None: the global one).
         wd: see above.
         init: distribution of h, one of ``hope_ssm.kernels.initialization.MARKOV_PARAMETERS``.
-        init_scale: √E‖h‖² of a system at the start (the paper uses 1/2 to 1).
+        init_scale: √E‖h‖² of a system at the start (2 trained best here, docs/results.md; the paper uses 1/2
+            to 1).
         truncation: ``"exact"``, or ``"none"`` for the paper's Algorithm 1 with its wrap-around, which no recurrence
             makes: then there is neither state nor ``step``.
         backend: how to evaluate the transfer function, one of ``hope_ssm.ops.backends.NAMES``.
@@ -95,7 +91,8 @@ class HopeKernel(SequenceKernel):
         dt_max: float | None = None,
         horizon: int | Sequence[int] | None = None,
         init: str | None = "gaussian",
-        init_scale: float = 1.0,
+        init_scale: float = 2.0,
+        lr: float | Mapping[str, float | None] | None = RECOMMENDED_RATES,
         truncation: str = "exact",
         backend: str = "auto",
         coefficients: str = "real",
@@ -106,20 +103,15 @@ class HopeKernel(SequenceKernel):
         if backend in _S4_BACKENDS:
             shared["backend"], backend = backend, "auto"
         n = check_positive_integer("d_state", d_state)
-        steps = _longest(horizon, shared.get("l_max"))
+        steps = longest_sequence(horizon, shared.get("l_max"))
         longest, shortest = initialization.window_periods(n, steps)
         super().__init__(
-            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
+            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, lr=lr, **shared
         )
         if isinstance(self.lr, float):
             self._explain_bare_lr()
-        if steps is None and (dt_min is None or dt_max is None):
-            self._say(
-                "hope: neither horizon nor l_max says how long the sequences are, so the windows are those for some "
-                f"hundred steps: Δt from {self.dt_min} to {self.dt_max}. Set horizon to the length of the longest one.",
-                logging.WARNING,
-            )
         self.n = n
+        self.free_windows = dt_min is None and dt_max is None
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)
         self.coefficients = check_choice("coefficients", coefficients, COEFFICIENTS)
@@ -136,7 +128,11 @@ class HopeKernel(SequenceKernel):
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
-        self.register_sampling_period("raw_sampling_period", self.n_ssm)
+        self.register_starts(steps, waits=steps is None and self.free_windows)
+
+    def starts(self, horizon: int | None) -> dict[str, Tensor]:
+        """Return the inverse transform of Δt for sequences of ``horizon`` steps."""
+        return self.start_of_delays(self.n_ssm, horizon)
 
     def _explain_bare_lr(self) -> None:
         if self.lr == 0:
@@ -177,6 +173,7 @@ class HopeKernel(SequenceKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
+        self.heard(length, rate)
         h, dt = self._system(rate)
         backend = backends.get(self.backend, h.device)
         whole = largest(length, self.truncation == "exact")
@@ -204,6 +201,7 @@ class HopeKernel(SequenceKernel):
         Returns:
             y (B, C, H), state (B, H, n).
         """
+        self.heard(None)
         state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
         with full_precision(u.device):
@@ -221,6 +219,7 @@ class HopeKernel(SequenceKernel):
             (B, H, n).
         """
         state = self.check_inputs(u, state, "B, H, L")
+        self.heard(u.shape[-1])
         _, dt = self._system(1.0)
         return realization.forward_state(dt, at_least_one(u), at_least_one(state))[: len(state)]
 

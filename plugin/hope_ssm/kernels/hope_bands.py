@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from hope_ssm.checks import check_positive_integer, check_positive_number, check_share
 from hope_ssm.kernels import initialization
-from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS, SequenceKernel
+from hope_ssm.kernels.base import S4_OPTIONS, TRANSFORMS
 from hope_ssm.kernels.cache import with_enough_memory
 from hope_ssm.kernels.hope import S4_INITS
 from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.kernels.windows import RECOMMENDED_RATES, WindowedKernel, longest_sequence
 from hope_ssm.ops import backends, realization
 from hope_ssm.ops import bands as band
 from hope_ssm.ops.convolution import sample_kernel
@@ -22,7 +24,7 @@ from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
 
-class HopeBandsKernel(SequenceKernel):
+class HopeBandsKernel(WindowedKernel):
     """k_t = Re Σ_g √(1 - a_g²) e^{iω_g t} Σ_k c_{g,k} λ_k(t; Δt_g)  in a share of the features; HOPE in the others.
 
     λ_k are the discrete Laguerre functions, the inverse transforms of P(z)ᵏ / (1 + a z⁻¹). A banded feature has G
@@ -47,8 +49,8 @@ class HopeBandsKernel(SequenceKernel):
         band_scale: √E‖c‖² of a banded feature at the start.
         scattered_share: of the banded features, those whose bands begin at a random frequency, not at 0.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
-        horizon: steps of the longest sequence, for the windows of all features; None: l_max for the bands, and see
-            ``initialization`` where that is None too.
+        horizon: steps of the longest sequence, for the windows of all features; None: l_max. Without either, the
+            length of the first sequences, see ``windows.WindowedKernel``.
         dt_min: of the features that are HOPE, as there.
         dt_max: likewise.
         init: likewise.
@@ -58,7 +60,7 @@ class HopeBandsKernel(SequenceKernel):
         dt_transform: see there.
         n_ssm: independent Δt and ω of each kind, as many as it has features at most.
         deterministic: see there.
-        lr: see above.
+        lr: see above; Δt and ω have the learning rate 0.001 unless another ``lr`` is given.
         wd: see above.
         verbose: see ``SequenceKernel``.
 
@@ -92,11 +94,12 @@ class HopeBandsKernel(SequenceKernel):
         dt_max: float | None = None,
         horizon: int | None = None,
         init: str | None = "gaussian",
-        init_scale: float = 1.0,
+        init_scale: float = 2.0,
+        lr: float | Mapping[str, float | None] | None = MappingProxyType({**RECOMMENDED_RATES, "frequency": 0.001}),
         bands: int | None = None,
         banded_share: float = 0.5,
         band_width: float = 0.15,
-        band_scale: float = 1.0,
+        band_scale: float = 2.0,
         scattered_share: float = 0.0,
         centres: Sequence[float] | None = None,
         **shared: Any,
@@ -104,10 +107,12 @@ class HopeBandsKernel(SequenceKernel):
         if init is None or (isinstance(init, str) and (init in S4_INITS or init.startswith("diag-"))):
             shared["init"], init = init, "gaussian"
         n = check_positive_integer("d_state", d_state)
-        longest, shortest = initialization.window_periods(n, horizon)
+        steps = longest_sequence(horizon, shared.get("l_max"))
+        longest, shortest = initialization.window_periods(n, steps)
         super().__init__(
-            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, **shared
+            dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, lr=lr, **shared
         )
+        self.free_windows = dt_min is None and dt_max is None
         self.n, self.bands = n, initialization.check_bands(bands, n)
         share = check_share("banded_share", banded_share)
         self.banded = math.floor(share * self.d_model + 0.5) if self.bands else 0
@@ -118,14 +123,11 @@ class HopeBandsKernel(SequenceKernel):
                 h = torch.zeros_like(h)
                 h[..., 0] = init_scale
             self.register("markov_parameters", h)
-            self.register_sampling_period("raw_sampling_period", min(self.n_ssm, self.plain))
         if self.banded:
             self._register_coefficients(band_scale)
-            start = (min(self.n_ssm, self.banded), self.bands, n, horizon or self.l_max, band_width)
-            self._register_places(
-                *initialization.band_starts(*start, scattered=scattered_share, deterministic=self.deterministic),
-                centres,
-            )
+        self.centres = None if centres is None else initialization.check_centres(centres, self.bands)
+        self.band_width, self.scattered_share = band_width, scattered_share
+        self.register_starts(steps, waits=steps is None and (self.free_windows or self.banded > 0))
 
     def _register_coefficients(self, scale: float) -> None:
         scale = check_positive_number("band_scale", scale)
@@ -136,14 +138,18 @@ class HopeBandsKernel(SequenceKernel):
             c[..., 0, 0] = scale / math.sqrt(self.bands)
         self.register("C", c)
 
-    def _register_places(self, frequency: Tensor, dt: Tensor, centres: Sequence[float] | None) -> None:
-        if centres is not None:
-            given = torch.as_tensor([float(centre) for centre in centres], dtype=torch.float64)
-            if given.shape != (self.bands,) or not ((given >= 0) & (given <= math.pi)).all():
-                raise ValueError(f"centres must be {self.bands} frequencies from 0 to π; got {list(centres)}.")
-            frequency = given.expand_as(frequency).clone()
-        self.register("raw_band_sampling_period", TRANSFORMS[self.dt_transform][1](dt))
-        self.register("frequency", frequency)
+    def starts(self, horizon: int | None) -> dict[str, Tensor]:
+        """Return the inverse transform of all Δt, and ω, for sequences of ``horizon`` steps."""
+        found = self.start_of_delays(min(self.n_ssm, self.plain), horizon) if self.plain else {}
+        if self.banded:
+            frequency, dt = initialization.band_starts(
+                min(self.n_ssm, self.banded), self.bands, self.n, horizon, self.band_width,
+                scattered=self.scattered_share, deterministic=self.deterministic,
+            )  # fmt: skip
+            if self.centres is not None:
+                frequency = torch.tensor(self.centres, dtype=torch.float64).expand_as(frequency).clone()
+            found |= {"raw_band_sampling_period": TRANSFORMS[self.dt_transform][1](dt), "frequency": frequency}
+        return found
 
     @staticmethod
     def _spread(tied: Tensor, count: int) -> Tensor:
@@ -202,6 +208,7 @@ class HopeBandsKernel(SequenceKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length, rate = self.kernel_length(L), self.check_rate(rate)
+        self.heard(length, rate)
         state, whole = None if state is None else self.check_state(state), largest(length)
         kernel = with_enough_memory(
             lambda: self.cache.get(self, (length, rate), lambda: self._samples(whole, length, rate)),
@@ -240,6 +247,7 @@ class HopeBandsKernel(SequenceKernel):
         Returns:
             y (B, C, H), state (B, H, n).
         """
+        self.heard(None)
         state = self.check_inputs(u, state, "B, H")
         plain_y = plain_state = banded_y = banded_state = None
         if self.plain:
@@ -264,6 +272,7 @@ class HopeBandsKernel(SequenceKernel):
             (B, H, n).
         """
         count = len(self.check_inputs(u, state, "B, H, L"))
+        self.heard(u.shape[-1])
         u, state = at_least_one(u), at_least_one(state)
         plain = banded = None
         if self.plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -133,6 +134,14 @@ def check_bands(bands: int | None, n: int) -> int:
             f"d_state must be a multiple of 2·bands, for complex states in a band; got d_state={n} and bands={bands}."
         )
     return int(bands)
+
+
+def check_centres(centres: Sequence[float], bands: int) -> tuple[float, ...]:
+    """Return the frequencies of so many bands if they are from 0 to π; otherwise raise."""
+    given = tuple(float(centre) for centre in centres)
+    if len(given) != bands or not all(0 <= centre <= math.pi for centre in given):
+        raise ValueError(f"centres must be {bands} frequencies from 0 to π; got {list(centres)}.")
+    return given
 
 
 def band_starts(

@@ -101,13 +101,17 @@ def changed(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
 
 def options_of(group: str) -> list[str]:
     """Return the choices of a configuration group of ours, or the groups themselves for ``""``."""
+    from hydra.core.config_store import ConfigStore
+
     folder = resources.files(CONFIG_MODULE).joinpath(group)
     if not folder.is_dir():
         return []
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith("_")]
     if not group:
         return sorted(entry.name for entry in inside if entry.is_dir())
-    return sorted(entry.name.removesuffix(".yaml") for entry in inside if entry.name.endswith(".yaml"))
+    stored = ConfigStore.instance().repo.get(group, {})
+    return sorted({name.removesuffix(".yaml") for name in [*stored, *(entry.name for entry in inside)]
+                   if name.endswith(".yaml")})  # fmt: skip
 
 
 def in_a_sentence(error: Exception, overrides: Sequence[str] = ()) -> ValueError:

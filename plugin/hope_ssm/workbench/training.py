@@ -25,6 +25,7 @@ from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.fitting import fit, is_first_process
 from hope_ssm.workbench.history import History
 from hope_ssm.workbench.interruption import STATUS, Signals, TrainingInterrupted, resume_line
+from hope_ssm.workbench.pretrained import checkpoint_of, initialize
 from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done
 from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, PREVIOUS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
@@ -44,7 +45,10 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     plain = {group: config[group] for group in GROUPS}
     splits = data.splits
     with in_memory("model", config):
-        return SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens), data
+        task = SequenceTask(plain, splits.d_input, splits.d_output, splits.l_output, splits.n_tokens)
+    if task.model.awaits_length:
+        task.model.set_length(splits.longest())
+    return task, data
 
 
 def describe(task: SequenceTask) -> str:
@@ -97,6 +101,7 @@ def train(
     task, data = build(config)
     named = named_callbacks(config.get("callbacks"), config["train"])  # a user's own may refuse their options
     if config["trainer"].get("fast_dev_run"):
+        _initialize(task, config)
         rehearse(task, data, config)
         return Run(task, *fit(task, data, config, run, None, named, callbacks, Signals())[:2])
     first = is_first_process()
@@ -107,6 +112,8 @@ def train(
         best = "best" if (run.path / BEST).is_file() else "last"
         _logger.info("%s is finished; there is nothing to do with train.ckpt=auto.", run.path)
         return Run(load(run.path, best), run.results, None)
+    if checkpoint is None:
+        _initialize(task, config)
     rehearse(task, data, config)
     with run.alone() if first else nullcontext(), Signals() as signals:
         if first:
@@ -123,6 +130,15 @@ def train(
             _explain(error, history.exception, run, command, signals, first)
             raise
     return Run(task, metrics, history)
+
+
+def _initialize(task: SequenceTask, config: Mapping[str, Any]) -> None:
+    """Begin with the weights of another run, if the configuration names one, and say once which were taken."""
+    source = checkpoint_of(config["train"])
+    if source is not None:
+        said = initialize(task, config, source)
+        if is_first_process():
+            _logger.info(said)
 
 
 def _begin(

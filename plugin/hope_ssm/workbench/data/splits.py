@@ -103,3 +103,10 @@ class Splits:
                 )
         check_positive_integer("Splits.d_input", self.d_input)
         check_positive_integer("Splits.d_output", self.d_output)
+
+    def longest(self) -> int:
+        """Return the steps of the longest of up to 256 training sequences, spread over all of them."""
+        count = len(self.train)  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            inputs = [self.train[i][0] for i in range(0, count, max(1, count // 256))]
+        return max(len(x) for sample in inputs for x in (sample if isinstance(sample, tuple) else (sample,)))

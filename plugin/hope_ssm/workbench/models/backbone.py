@@ -184,6 +184,20 @@ class SequenceModel(nn.Module):
         x = x.detach()
         return (x if lengths is None else x[valid_steps(x, lengths)]).square().mean()
 
+    @property
+    def awaits_length(self) -> bool:
+        """Whether a kernel has windows for which nothing has said yet how long the sequences are."""
+        return any(getattr(part, "awaits_length", False) for block in self.layers for part in block.modules())
+
+    def set_length(self, length: int) -> None:
+        """Let the windows of all kernels that wait for it suit sequences of ``length`` steps."""
+        steps = torch.tensor([length])
+        for block in self.layers:
+            for part in block.modules():
+                if getattr(part, "awaits_length", False):
+                    part.set_length(int(steps))
+            steps = block.pool.output_lengths(steps)
+
     def _check_recurrent(self) -> None:
         found = next((block.obstacle for block in self.layers if block.obstacle), None)
         if found is not None:

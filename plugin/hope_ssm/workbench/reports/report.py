@@ -10,7 +10,7 @@ from typing import Any
 from hope_ssm.checks import check_choice
 from hope_ssm.reporting.tables import markdown_table, mean_and_deviation, write_csv
 from hope_ssm.workbench.reports import comparison, curves
-from hope_ssm.workbench.reports.rows import Row, rows
+from hope_ssm.workbench.reports.rows import Row, rows, sharing
 from hope_ssm.workbench.run_directory import DONE, RunDirectory
 from hope_ssm.workbench.survey import left_out, survey
 
@@ -62,6 +62,7 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
     text += "or the last where nothing was validated.\n"
     for row in table:
         text += "".join(f"\n{row.label}: {note}.\n" for note in row.notes)
+    text += sharing(table)
     if unfinished:
         listed = ", ".join(f"{run.path} ({run.state})" for run in unfinished)
         text += f"\nLeft out, not finished: {listed}.\n"

@@ -130,3 +130,16 @@ def versions_differ(runs: Sequence[RunDirectory]) -> bool:
     about = [run.info for run in runs]
     commits = {json.dumps(info.get("git", {}).get("hope-ssm")) for info in about}
     return len(commits) > 1 or len({json.dumps(info.get("versions", {}), sort_keys=True) for info in about}) > 1
+
+
+def sharing(table: Sequence[Row]) -> str:
+    """Return a sentence where features share A, B and Δt in some rows as ``n_ssm`` says, and otherwise in others."""
+    shared: dict[str, list[str]] = {}
+    for row in table:
+        layer = row.runs[0].config["model"].get("layer", {})
+        if "n_ssm" in layer and layer.get("mode", layer.get("kernel")) != "conv":  # which has nothing to share
+            shared.setdefault("null" if layer["n_ssm"] is None else str(layer["n_ssm"]), []).append(row.label)
+    if len(shared) < 2:
+        return ""
+    listed = "; ".join(f"n_ssm={value} in {', '.join(labels)}" for value, labels in shared.items())
+    return f"\nNot like for like, the features share their A, B and Δt differently: {listed}.\n"

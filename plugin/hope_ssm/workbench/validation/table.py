@@ -30,6 +30,8 @@ _NAMED = {"_name_": needed(str)}
 TRAIN = {
     "seed": needed(Seed),
     "ckpt": Text | None,
+    "init_from": Text | None,
+    "pretrained_model_path": Text | None,
     "compile": Flag | Literal["inductor", "aot_eager", "eager"] | None,
     "ema": Decay | None,
     "tensorboard": Flag | None,

@@ -42,7 +42,7 @@ class HOPEKernel(Kernel):
         dt_transform: str = "softplus",
         n_ssm: Optional[int] = None,
         deterministic: bool = False,
-        init_scale: float = 1.0,
+        init_scale: float = 2.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,25 +76,38 @@ class HOPEKernel(Kernel):
         else:
             pos = torch.tensor([0.5], dtype=torch.float64)
         dt = torch.exp(lo + pos * (hi - lo))
-        dt = dt.log() if dt_transform == "exp" else dt + torch.log(-torch.expm1(-dt))
+        self._register("markov_parameters", h, "C")
+        self._register("raw_sampling_period", self._inverse(dt), "dt")
 
-        # A bare lr or wd of 0 means (A, B, dt), as for S4(D)
-        lr, wd = (
-            x.get("C", None) if isinstance(x, Mapping) else x or None
-            for x in (self.lr, self.wd)
-        )
-        self.register("markov_parameters", h, lr, wd)
-        dt = dt.to(torch.get_default_dtype())
-        self.register("raw_sampling_period", dt, self.lr_dict["dt"], self.wd_dict["dt"])
-        for p in self.parameters():
-            if not p._optim:  # All default: the global group, as for other parameters
-                del p._optim
+    def _register(self, name, x, *keys):
+        """Register with the lr and wd under the first of the keys that is set"""
+        optim = []
+        for value in (self.lr, self.wd):
+            if isinstance(value, Mapping):
+                values = [value[k] for k in keys if value.get(k, None) is not None]
+                value = values[0] if values else None
+            elif "C" in keys:
+                value = value or None  # A bare 0 means (A, B, dt), as for S4(D)
+            optim.append(value)
+        self.register(name, x.to(torch.get_default_dtype()), *optim)
+        x = getattr(self, name)
+        if getattr(x, "_optim", None) == {}:
+            del x._optim  # All default: the global group, as for other parameters
+
+    def _inverse(self, dt):
+        exp = self.dt_transform == "exp"
+        return dt.log() if exp else dt + torch.log(-torch.expm1(-dt))
+
+    def _transform(self, dt):
+        """Returns: positive dt, in float32 at least"""
+        dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
+        return dt.exp() if self.dt_transform == "exp" else F.softplus(dt)
 
     def _get_params(self, rate=1.0):
         """Returns: h (C H N), and in float64 dt (H), a (H), powers of a (H N), B (H N)"""
-        dtype = torch.promote_types(self.markov_parameters.dtype, torch.float32)
-        h, dt = self.markov_parameters.to(dtype), self.raw_sampling_period.to(dtype)
-        dt = dt.exp() if self.dt_transform == "exp" else F.softplus(dt)
+        h = self.markov_parameters
+        h = h.to(torch.promote_types(h.dtype, torch.float32))
+        dt = self._transform(self.raw_sampling_period)
         dt = dt.repeat(self.H // self.n_ssm).double() * rate
         a = (dt - 1) / (dt + 1)
         powers = a.unsqueeze(-1) ** torch.arange(self.N, device=dt.device)
@@ -102,14 +115,15 @@ class HOPEKernel(Kernel):
         return h, dt, a, powers, B
 
     def _fft(self, q):
-        return torch.fft.rfft(q, n=2 * self.N)
+        return torch.fft.rfft(q, n=2 * q.size(-1))
 
     def _multiply(self, q_f, x):
         """Product of the series q, x. Its transpose is the product with q_f.conj().
 
         q_f: (H N+1) FFT of q, x: (... H N)
         """
-        return torch.fft.irfft(q_f * self._fft(x), n=2 * self.N)[..., : self.N]
+        N = x.size(-1)
+        return torch.fft.irfft(q_f * self._fft(x), n=2 * N)[..., :N]
 
     def _powers(self, a, B, L):
         """FFTs of A, A^2, A^4, ... by repeated squaring: (H N+1) for every bit of L"""
@@ -134,6 +148,28 @@ class HOPEKernel(Kernel):
         n_blocks = -(-L // v.size(-2))
         return v, q_f[m : m + (n_blocks - 1).bit_length()], n_blocks
 
+    def _advance(self, state, q_f, L):
+        """Returns: A^L state"""
+        for i, q in enumerate(q_f):
+            if L >> i & 1:
+                state = self._multiply(q, state)
+        return state
+
+    def _to_blocks(self, x, q_f, n_blocks):
+        """x: (... H 1 N). Returns: (... H n_blocks N) with x_j = A^{jM}^T x"""
+        for q in q_f:
+            late = self._multiply(q.conj(), x[..., : n_blocks - x.size(-2), :])
+            x = torch.cat([x, late], dim=-2)
+        return x
+
+    def _from_blocks(self, x, q_f):
+        """x: (... H n_blocks N). Returns: (... H N) sum_j A^{jM} x_j"""
+        for i, q in reversed(list(enumerate(q_f))):
+            late = self._multiply(q, x[..., 2**i :, :])
+            late = F.pad(late, (0, 0, 0, 2 ** (i + 1) - x.size(-2)))
+            x = x[..., : 2**i, :] + late
+        return x.squeeze(-2)
+
     def forward(self, L=None, rate=1.0, state=None):
         """
         state: (B H N) initial state
@@ -151,9 +187,7 @@ class HOPEKernel(Kernel):
             x = self._multiply(self._fft(x.unsqueeze(1)).conj(), h.double())
             x = x.to(h).unsqueeze(-2)  # (B C H 1 N)
             v, q_f, n_blocks = self._blocks(powers, self._powers(a, B, L), L, h.dtype)
-            for q in q_f:
-                late = self._multiply(q.conj(), x[..., : n_blocks - x.size(-2), :])
-                x = torch.cat([x, late], dim=-2)
+            x = self._to_blocks(x, q_f, n_blocks)
             y = (x @ v.transpose(-1, -2)).flatten(-2)[..., :L]  # (B C H L)
         D = (h * (a.unsqueeze(-1) * powers)).sum(-1, keepdim=True)
         k = torch.cat([D.to(y), y[0, ..., :-1]], dim=-1)
@@ -174,15 +208,9 @@ class HOPEKernel(Kernel):
             M = v.size(-2)
             x = F.pad(u.flip(-1).to(v), (0, -L % M))
             x = x.reshape(*u.shape[:-1], n_blocks, M) @ v  # (B H n_blocks N)
-            for i, q in reversed(list(enumerate(q_f))):
-                late = self._multiply(q, x[..., 2**i :, :])
-                late = F.pad(late, (0, 0, 0, 2 ** (i + 1) - x.size(-2)))
-                x = x[..., : 2**i, :] + late
-            new_state = state.to(B)
-            for i, q in enumerate(all_q_f):
-                if L >> i & 1:
-                    new_state = self._multiply(q, new_state)
-        return (new_state + B[..., :1] * x.squeeze(-2)).to(state)  # A^t B = B_0 v_t
+            x = self._from_blocks(x, q_f)
+            new_state = self._advance(state.to(B), all_q_f, L)
+        return (new_state + B[..., :1] * x).to(state)  # A^t B = B_0 v_t
 
     @torch.no_grad()
     def _setup_step(self, **kwargs):
