@@ -40,7 +40,8 @@ def run(arguments: list[str]) -> int:
     patch = upstream.patch(host, kernels)
     out.write_text(patch, encoding="utf-8")
     text.write_text(upstream.pull_request(kernels), encoding="utf-8")
-    print(f"{out}: {', '.join(kernels)}, {patch.count('diff --git ')} files, against commit {commit(host) or 'unknown (no git)'}")
+    against = commit(host) or "unknown (no git)"
+    print(f"{out}: {', '.join(kernels)}, {patch.count('diff --git ')} files, against commit {against}")
     print(f"{text}: the text of the pull request")
     refused = upstream.applies(host, out)
     if refused:

@@ -1,7 +1,8 @@
 """HOPE as a contribution to state-spaces/s4: a patch against a checkout, which stays as it is, and a text for it.
 
 The files the patch adds, in the host's own style, lie in ``upstream/`` of this distribution under their paths in the
-host; ``edits.yaml`` there lists the lines it adds to files that the host has. HOPE is always in it, other kernels by name.
+host; ``edits.yaml`` there lists the lines it adds to files that the host has. HOPE is always in it, other kernels by
+name.
 """
 
 from __future__ import annotations
