@@ -84,6 +84,15 @@ def test_parameters_that_someone_else_has_set_stay():
     assert torch.equal(kernel.sampling_period, before)
 
 
+def test_other_parameters_in_place_of_the_own_ones_are_not_written_to():
+    kernel = build("hope")
+    given = {key: value.detach().clone() for key, value in kernel.named_parameters()}
+    before = {key: value.clone() for key, value in given.items()}
+    k, _ = torch.func.functional_call(kernel, given, kwargs={"L": 3000})
+    assert all(torch.equal(given[key], before[key]) for key in given)
+    torch.testing.assert_close(kernel(L=3000)[0], k)
+
+
 def test_compiled_first_it_stays_as_it_is_and_called_first_it_follows():
     """So that the compiled model and the model itself are one."""
     torch.manual_seed(0)

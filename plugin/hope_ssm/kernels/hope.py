@@ -173,7 +173,7 @@ class HopeKernel(WindowedKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        self.heard(length, rate)
+        self.heard(length, self.check_rate(rate))
         h, dt = self._system(rate)
         backend = backends.get(self.backend, h.device)
         whole = largest(length, self.truncation == "exact")
