@@ -48,9 +48,9 @@ class HopeKernel(WindowedKernel):
         dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``); None: l_max. Without either, the length of the first sequences,
-            see ``windows.WindowedKernel``. Of several sizes, as a data set of images has them, l_max says which is the
-            kernel's.
+            None (``initialization.window_periods``); None: l_max. Without either, some hundred steps, or in the
+            workbench the longest sequence of the data set, see ``windows.WindowedKernel``. Of several sizes, as a data
+            set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
@@ -201,7 +201,6 @@ class HopeKernel(WindowedKernel):
         Returns:
             y (B, C, H), state (B, H, n).
         """
-        self.heard(None)
         state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
         with full_precision(u.device):
