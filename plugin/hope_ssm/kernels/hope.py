@@ -128,7 +128,8 @@ class HopeKernel(WindowedKernel):
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
-        self.register_starts(steps, waits=steps is None and self.free_windows)
+        self.register_all(self.starts(steps))
+        self.awaits_length = steps is None and self.free_windows
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of Δt for sequences of ``horizon`` steps."""

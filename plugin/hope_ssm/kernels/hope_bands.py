@@ -123,14 +123,12 @@ class HopeBandsKernel(WindowedKernel):
                 h = torch.zeros_like(h)
                 h[..., 0] = init_scale
             self.register("markov_parameters", h)
-            for name, start in self.start_of_delays(min(self.n_ssm, self.plain), steps).items():
-                self.register(name, start)
+            self.register_all(self.start_of_delays(min(self.n_ssm, self.plain), steps))
         self.centres = None if centres is None else initialization.check_centres(centres, self.bands)
         self.band_width, self.scattered_share = band_width, scattered_share
         if self.banded:
             self._register_coefficients(band_scale)
-            for name, start in self._start_of_bands(steps).items():
-                self.register(name, start)
+            self.register_all(self._start_of_bands(steps))
         self.awaits_length = steps is None and (self.free_windows or self.banded > 0)
 
     def _register_coefficients(self, scale: float) -> None:
@@ -298,7 +296,5 @@ class HopeBandsKernel(WindowedKernel):
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
-        return (
-            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
-            f"bands={self.bands}, banded={self.banded}"
-        )
+        own = f"n_ssm={self.n_ssm}, bands={self.bands}, banded={self.banded}"
+        return f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, {own}"

@@ -44,11 +44,10 @@ class WindowedKernel(SequenceKernel):
         """Return the raw parameters, by name, whose initial values follow from the length of the sequences."""
         raise NotImplementedError
 
-    def register_starts(self, steps: int | None, *, waits: bool) -> None:
-        """Register the parameters of ``starts`` for so many steps; ``waits``: ``set_length`` may follow."""
-        for name, start in self.starts(steps).items():
+    def register_all(self, starts: dict[str, Tensor]) -> None:
+        """Register every one of these parameters."""
+        for name, start in starts.items():
             self.register(name, start)
-        self.awaits_length = waits
 
     @torch.no_grad()
     def set_length(self, length: int) -> None:
