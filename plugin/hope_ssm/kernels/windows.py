@@ -85,7 +85,7 @@ class WindowedKernel(SequenceKernel):
     def longest_window(self) -> float | None:
         """Return max n/Δt in steps, None where no feature has such a window."""
         raw = getattr(self, "raw_sampling_period", None)
-        return None if raw is None else self.n / float(self.transformed(raw).min())
+        return None if raw is None or raw.is_meta else self.n / float(self.transformed(raw).min())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(name.startswith(prefix) for name in state_dict):
