@@ -16,7 +16,7 @@ FAMILY = pytest.mark.parametrize("name", ["hope", "hope-bands"])
 
 @pytest.fixture
 def log(caplog):
-    caplog.set_level(logging.INFO, logger="hope_ssm.kernels")
+    caplog.set_level(logging.WARNING, logger="hope_ssm")
     return caplog
 
 
