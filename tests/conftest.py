@@ -65,6 +65,8 @@ def seed():
     torch.manual_seed(0)
     np.random.seed(0)
     checks._said.clear()
+    for variable in ("HOPE_FULL_ERROR", "HYDRA_FULL_ERROR"):  # hope train leaves them for the processes it begins
+        os.environ.pop(variable, None)
 
 
 @pytest.fixture

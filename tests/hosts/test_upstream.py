@@ -127,7 +127,7 @@ def outcome(cls, options, length, rate):
 @pytest.mark.parametrize(("cls", "case"), CASES, ids=NAMES)
 def test_the_same_kernel_to_1e_12(contributed, cls, case):
     (ours_saved, ours), (saved, found) = outcome(cls, *case), outcome(contributed[cls], *case)
-    assert list(saved) == list(ours_saved)
+    assert sorted(saved) == sorted(ours_saved)
     for name in saved:
         torch.testing.assert_close(saved[name], ours_saved[name], rtol=1e-14, atol=1e-14, msg=name)
     assert list(found) == list(ours)

@@ -191,7 +191,7 @@ def test_lr_and_wd_rules(name):
     dt, C = of(lr=None, wd=None)
     assert said(dt) == said(C) == {}
     dt, C = of()
-    assert said(dt) == {"weight_decay": 0.0}
+    assert said(dt) == {"weight_decay": 0.0, **({"lr": 0.001} if name in ("hope", "hope-bands") else {})}
     assert said(C) == {}
     dt, C = of(lr={"dt": 0.001}, wd={"dt": 0.1})
     assert said(dt) == {"lr": 0.001, "weight_decay": 0.1}

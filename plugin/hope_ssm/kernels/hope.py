@@ -48,9 +48,9 @@ class HopeKernel(WindowedKernel):
         dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``); None: l_max. Without either, the length of the first sequences,
-            see ``windows.WindowedKernel``. Of several sizes, as a data set of images has them, l_max says which is the
-            kernel's.
+            None (``initialization.window_periods``); None: l_max. Without either, some hundred steps, or in the
+            workbench the longest sequence of the data set, see ``windows.WindowedKernel``. Of several sizes, as a data
+            set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
@@ -128,7 +128,8 @@ class HopeKernel(WindowedKernel):
             h = torch.zeros(shape)
             h[..., 0, 0] = init_scale
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
-        self.register_starts(steps, waits=steps is None and self.free_windows)
+        self.register_all(self.starts(steps))
+        self.awaits_length = steps is None and self.free_windows
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of Δt for sequences of ``horizon`` steps."""
@@ -173,7 +174,7 @@ class HopeKernel(WindowedKernel):
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
         length = self.kernel_length(L)
-        self.heard(length, rate)
+        self.heard(length, self.check_rate(rate))
         h, dt = self._system(rate)
         backend = backends.get(self.backend, h.device)
         whole = largest(length, self.truncation == "exact")
@@ -201,7 +202,6 @@ class HopeKernel(WindowedKernel):
         Returns:
             y (B, C, H), state (B, H, n).
         """
-        self.heard(None)
         state = self.check_inputs(u, state, "B, H")
         h, dt = self._system(1.0)
         with full_precision(u.device):

@@ -50,7 +50,7 @@ class HopeBandsKernel(WindowedKernel):
         scattered_share: of the banded features, those whose bands begin at a random frequency, not at 0.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
         horizon: steps of the longest sequence, for the windows of all features; None: l_max. Without either, the
-            length of the first sequences, see ``windows.WindowedKernel``.
+            length of the longest sequence of the data set (workbench), see ``windows.WindowedKernel``.
         dt_min: of the features that are HOPE, as there.
         dt_max: likewise.
         init: likewise.
@@ -123,11 +123,13 @@ class HopeBandsKernel(WindowedKernel):
                 h = torch.zeros_like(h)
                 h[..., 0] = init_scale
             self.register("markov_parameters", h)
-        if self.banded:
-            self._register_coefficients(band_scale)
+            self.register_all(self.start_of_delays(min(self.n_ssm, self.plain), steps))
         self.centres = None if centres is None else initialization.check_centres(centres, self.bands)
         self.band_width, self.scattered_share = band_width, scattered_share
-        self.register_starts(steps, waits=steps is None and (self.free_windows or self.banded > 0))
+        if self.banded:
+            self._register_coefficients(band_scale)
+            self.register_all(self._start_of_bands(steps))
+        self.awaits_length = steps is None and (self.free_windows or self.banded > 0)
 
     def _register_coefficients(self, scale: float) -> None:
         scale = check_positive_number("band_scale", scale)
@@ -140,16 +142,17 @@ class HopeBandsKernel(WindowedKernel):
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of all Δt, and ω, for sequences of ``horizon`` steps."""
-        found = self.start_of_delays(min(self.n_ssm, self.plain), horizon) if self.plain else {}
-        if self.banded:
-            frequency, dt = initialization.band_starts(
-                min(self.n_ssm, self.banded), self.bands, self.n, horizon, self.band_width,
-                scattered=self.scattered_share, deterministic=self.deterministic,
-            )  # fmt: skip
-            if self.centres is not None:
-                frequency = torch.tensor(self.centres, dtype=torch.float64).expand_as(frequency).clone()
-            found |= {"raw_band_sampling_period": TRANSFORMS[self.dt_transform][1](dt), "frequency": frequency}
-        return found
+        delays = self.start_of_delays(min(self.n_ssm, self.plain), horizon) if self.plain else {}
+        return delays | (self._start_of_bands(horizon) if self.banded else {})
+
+    def _start_of_bands(self, horizon: int | None) -> dict[str, Tensor]:
+        frequency, dt = initialization.band_starts(
+            min(self.n_ssm, self.banded), self.bands, self.n, horizon, self.band_width,
+            scattered=self.scattered_share, deterministic=self.deterministic,
+        )  # fmt: skip
+        if self.centres is not None:
+            frequency = torch.tensor(self.centres, dtype=torch.float64).expand_as(frequency).clone()
+        return {"raw_band_sampling_period": TRANSFORMS[self.dt_transform][1](dt), "frequency": frequency}
 
     @staticmethod
     def _spread(tied: Tensor, count: int) -> Tensor:
@@ -247,7 +250,6 @@ class HopeBandsKernel(WindowedKernel):
         Returns:
             y (B, C, H), state (B, H, n).
         """
-        self.heard(None)
         state = self.check_inputs(u, state, "B, H")
         plain_y = plain_state = banded_y = banded_state = None
         if self.plain:
@@ -294,7 +296,5 @@ class HopeBandsKernel(WindowedKernel):
 
     def extra_repr(self) -> str:
         """Return the sizes and choices, for print(model)."""
-        return (
-            f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, n_ssm={self.n_ssm}, "
-            f"bands={self.bands}, banded={self.banded}"
-        )
+        own = f"n_ssm={self.n_ssm}, bands={self.bands}, banded={self.banded}"
+        return f"d_model={self.d_model}, d_state={self.n}, channels={self.channels}, {own}"

@@ -123,7 +123,8 @@ class S4DKernel(ModalKernel):
         if input_init is None:
             input_init = "hippo" if SHORT_INITS.get(str(init), init) == "diag-legs" else "ones"
         hippo = check_choice("input_init", input_init, INPUTS) == "hippo"
-        B = torch.as_tensor(clipped(nplr("legs", n, 1)[2], 2.0)) if hippo else torch.ones(n // 2) + 0j
+        ones = torch.ones(n // 2, dtype=torch.complex128)
+        B = torch.as_tensor(clipped(nplr("legs", n, 1)[2], 2.0)) if hippo else ones
         self.register_modes(poles, init_scale_imag)
         self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
 

@@ -1,10 +1,9 @@
-"""Windows that suit the length of the sequences, also where only the first batch says how long they are."""
+"""Windows that suit the length of the sequences, also where only the data set says how long they are."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -26,24 +25,13 @@ def longest_sequence(horizon: int | Sequence[int] | None, l_max: int | None) -> 
     return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
 
 
-@contextmanager
-def _numbers_of(seed: int) -> Iterator[None]:
-    """The same random numbers every time, on the CPU; those of the process go on afterwards where they were."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
 class WindowedKernel(SequenceKernel):
     """Delays of at most n/Δt steps, the window:  Δt between n/(16 T) and 2n/T  where sequences have T steps.
 
-    Where nothing says T, the first sequences do. Until then Δt is that of some hundred steps. The same random numbers
-    then give the Δt for T; the buffer ``windows`` holds T (0 before) and the seed of these numbers, so that a
-    checkpoint and every replica of a model know both. Parameters that something else has changed meanwhile stay as they
-    are, and so does a model that is compiled, exported or traced before it has seen a sequence.
+    Where neither horizon nor l_max says T, Δt is that of some hundred steps until ``set_length`` says it: the workbench
+    calls it with the longest sequence of the data set.
     """
 
-    windows: Tensor
     n: int
     free_windows: bool  # neither dt_min nor dt_max was given
 
@@ -56,55 +44,23 @@ class WindowedKernel(SequenceKernel):
         """Return the raw parameters, by name, whose initial values follow from the length of the sequences."""
         raise NotImplementedError
 
-    def register_starts(self, steps: int | None, *, waits: bool) -> None:
-        """Register the parameters of ``starts`` for sequences of so many steps, or wait for the first sequences."""
-        if not waits:
-            for name, start in self.starts(steps).items():
-                self.register(name, start)
-            return
-        seed = int(torch.randint(2**31, (1,), device="cpu"))
-        with _numbers_of(seed):
-            drawn = self.starts(None)
-        for name, start in drawn.items():
-            self.register(name, start.to(torch.get_default_device()))
-        self.awaits_length = True
-        self.register_buffer("windows", torch.tensor([0, seed]))
+    def register_all(self, starts: dict[str, Tensor]) -> None:
+        """Register every one of these parameters."""
+        for name, start in starts.items():
+            self.register(name, start)
 
     @torch.no_grad()
-    def set_length(self, length: int | None) -> None:
-        """Let the windows suit sequences of ``length`` steps, if nothing has said it yet; None: leave them for good."""
-        if not self.awaits_length:
-            return
-        self.awaits_length = False
-        seed = int(self.windows[1])
-        with _numbers_of(seed):
-            before = self.starts(None)
-        there = {name: getattr(self, name) for name in before}
-        untouched = all(torch.allclose(value.cpu().double(), before[name].double(), rtol=1e-2, atol=1e-3)
-                        for name, value in there.items())  # fmt: skip
-        if length is None or not untouched:
-            return
-        with _numbers_of(seed):
-            after = self.starts(length)
-        for name, value in there.items():
-            value.copy_(after[name])
-        self.windows[0] = length
-        self._say(
-            f"{self.name}: neither horizon nor l_max said how long the sequences are; the windows follow the first "
-            f"ones, of {length} steps."
-        )
+    def set_length(self, length: int) -> None:
+        """Draw the windows anew for sequences of ``length`` steps, if neither horizon nor l_max has said it."""
+        if self.awaits_length:
+            self.awaits_length = False
+            for name, start in self.starts(length).items():
+                getattr(self, name).copy_(start)
 
-    def heard(self, length: int | None, rate: float = 1.0) -> None:
-        """Note that there are sequences of ``length`` steps, None for single steps, before anything is computed."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0:
-            if self.awaits_length:  # what is recorded is the model as it is, and must stay so
-                self.awaits_length = False
-        elif transformed() or isinstance(length, torch.SymInt):
-            return
-        elif length is None:
-            self.set_length(None)
-        elif length > self._longest:
-            self.set_length(length)
+    def heard(self, length: int, rate: float = 1.0) -> None:
+        """Warn once if a sequence of ``length`` steps is longer than every window."""
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+        if not recorded and not transformed() and not isinstance(length, torch.SymInt) and length > self._longest:
             self._longest = length
             self._compare(length, rate)
 
@@ -129,14 +85,9 @@ class WindowedKernel(SequenceKernel):
     def longest_window(self) -> float | None:
         """Return max n/Δt in steps, None where no feature has such a window."""
         raw = getattr(self, "raw_sampling_period", None)
-        return None if raw is None else self.n / float(self.transformed(raw).min())
+        return None if raw is None or raw.is_meta else self.n / float(self.transformed(raw).min())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        key = f"{prefix}windows"
-        if "windows" not in self._buffers:
-            state_dict.pop(key, None)  # the length is known here; the parameters say all
-        elif key in state_dict:
-            self.awaits_length = self.awaits_length and not int(state_dict[key][0])
-        elif any(name.startswith(prefix) for name in state_dict):
-            state_dict[key], self.awaits_length = self.windows, False
+        if any(name.startswith(prefix) for name in state_dict):
+            self.awaits_length = False  # the parameters say all
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -36,7 +36,7 @@ class HOPEBandsKernel(HOPEKernel):
         bands: Optional[int] = None,
         banded_share: float = 0.5,
         band_width: float = 0.15,
-        band_scale: float = 1.0,
+        band_scale: float = 2.0,
         horizon: Optional[int] = None,
         n_ssm: Optional[int] = None,
         deterministic: bool = False,
