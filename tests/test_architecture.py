@@ -63,6 +63,7 @@ OPS = {
     "bands": {"band_responses", "frequency", "toeplitz"},
     "workers": set(),
     "grouped_convolution": {"workers"},
+    "circular_convolution": set(),
     "long_convolution": {"grouped_convolution", "transforms"},
 }
 # Of the folders of the workbench: which of its other modules they may import.

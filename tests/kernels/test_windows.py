@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 
-from hope_ssm import registry
+from hope_ssm import checks, registry
 from hope_ssm.workbench.configuration import compose
 
 FAMILY = pytest.mark.parametrize("name", ["hope", "hope-bands"])
@@ -51,11 +51,30 @@ def test_a_sequence_longer_than_every_window_is_one_warning(log):
     kernel = build("hope", horizon=10, verbose=True)
     kernel(L=100)
     assert not log.records
-    for length in (400, 300, 400):
+    for length in (400, 300, 400, 500):
         kernel(L=length)
     (warning,) = log.records
     assert warning.levelno == logging.WARNING
     assert "hope: a sequence of 400 steps is longer than every window, the longest of 1" in warning.getMessage()
+
+
+@FAMILY
+def test_a_length_that_nothing_says_is_one_warning(name, log):
+    kernels = {
+        "nothing": build(name, verbose=True), "a bound": build(name, verbose=True, dt_min=0.01),
+        "l_max": build(name, verbose=True, l_max=90), "horizon": build(name, verbose=True, horizon=90),
+        "the data set": build(name, verbose=True), "a checkpoint": build(name, verbose=True),
+    }  # fmt: skip
+    kernels["the data set"].set_length(90)
+    kernels["a checkpoint"].load_state_dict(build(name, horizon=90).state_dict())
+    warned = []
+    for case, kernel in kernels.items():
+        log.clear()
+        for length in (9, 90):
+            checks._said.clear()
+            kernel(L=length)
+        warned += [case for record in log.records if "Set horizon to the length of the longest one" in record.message]
+    assert warned == ["nothing", "a bound"]
 
 
 @FAMILY

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hope_ssm.checks import check_known, check_positive_integer, check_share
+from hope_ssm.extras import install_line
 
 SPLITS = ("train", "val", "test")
 
@@ -41,8 +42,7 @@ def read_table(path: str | os.PathLike | None) -> Any:
         return pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file)
     except ImportError as error:
         raise ImportError(
-            f"tables must have pandas, and pyarrow for Parquet; {' '.join(str(error).split())} "
-            "pip install 'hope-ssm[tables]'"
+            f"tables must have pandas, and pyarrow for Parquet; {' '.join(str(error).split())} {install_line('tables')}"
         ) from None
 
 

@@ -48,9 +48,9 @@ class HopeKernel(WindowedKernel):
         dt_min: least initial Δt (log-uniform), above 0; None means that it follows from ``horizon``.
         dt_max: greatest initial Δt, likewise.
         horizon: steps of the longest sequence, which the windows n/Δt are to suit where ``dt_min`` or ``dt_max`` is
-            None (``initialization.window_periods``); None: l_max. Without either, some hundred steps, or in the
-            workbench the longest sequence of the data set, see ``windows.WindowedKernel``. Of several sizes, as a data
-            set of images has them, l_max says which is the kernel's.
+            None (``initialization.window_periods``); None: l_max. Without either, some hundred steps and a
+            warning, or in the workbench the longest sequence of the data set, see ``windows.WindowedKernel``. Of
+            several sizes, as a data set of images has them, l_max says which is the kernel's.
         dt_transform: ``"exp"`` or ``"softplus"``.
         n_ssm: number of independent sampling periods; divides d_model; None means one per feature.
         deterministic: h = e_0 and evenly spaced log Δt instead of random ones.
@@ -111,7 +111,7 @@ class HopeKernel(WindowedKernel):
         if isinstance(self.lr, float):
             self._explain_bare_lr()
         self.n = n
-        self.free_windows = dt_min is None and dt_max is None
+        self.await_length(steps, dt_min, dt_max)
         self.truncation = check_choice("truncation", truncation, TRUNCATIONS)
         self.backend = check_choice("backend", backend, backends.NAMES)
         self.coefficients = check_choice("coefficients", coefficients, COEFFICIENTS)
@@ -129,7 +129,6 @@ class HopeKernel(WindowedKernel):
             h[..., 0, 0] = init_scale
         self.register("markov_parameters", h.movedim(-2, -1).contiguous() if self.noncausal else h.squeeze(-2))
         self.register_all(self.starts(steps))
-        self.awaits_length = steps is None and self.free_windows
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the inverse transform of Δt for sequences of ``horizon`` steps."""

@@ -112,11 +112,11 @@ class HopeBandsKernel(WindowedKernel):
         super().__init__(
             dt_min=longest if dt_min is None else dt_min, dt_max=shortest if dt_max is None else dt_max, lr=lr, **shared
         )
-        self.free_windows = dt_min is None and dt_max is None
         self.n, self.bands = n, initialization.check_bands(bands, n)
         share = check_share("banded_share", banded_share)
         self.banded = math.floor(share * self.d_model + 0.5) if self.bands else 0
         self.plain = self.d_model - self.banded
+        self.await_length(steps, dt_min, dt_max, others=self.banded > 0)
         if self.plain:
             h = initialization.markov_parameters(init, (self.channels, self.plain, n), init_scale)
             if self.deterministic:
@@ -129,7 +129,6 @@ class HopeBandsKernel(WindowedKernel):
         if self.banded:
             self._register_coefficients(band_scale)
             self.register_all(self._start_of_bands(steps))
-        self.awaits_length = steps is None and (self.free_windows or self.banded > 0)
 
     def _register_coefficients(self, scale: float) -> None:
         scale = check_positive_number("band_scale", scale)

@@ -50,8 +50,8 @@ class S4DRealKernel(StateSpaceKernel):
     """k_t = g Σ_j C_j B̄_j e^{Δta_jt}  with  a_j < 0 real, n of them, and  B̄ = (e^{Δta} - 1)/a · B  (zero-order hold).
 
     At the start a_j = -(j + 1), the eigenvalues of HiPPO-LegS, B = 1, and C is normal with variance 1/g.
-    a = -exp(A_log) and B are shared by n_ssm; C
-    and Δt are one per feature. ``lr`` and ``wd`` know the keys dt, A, B (a bare number rules these) and C.
+    a = -exp(A_log) and B are shared by n_ssm; C and Δt are one per feature. ``lr`` and ``wd`` know the keys dt, A, B (a
+    bare number rules these) and C.
 
     Args:
         d_model: H features.

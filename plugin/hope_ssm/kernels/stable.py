@@ -14,12 +14,20 @@ from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
 from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.s4d import initial_poles
 
+Map = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 # name → (w → the decay rate -Re λ, its inverse); all but direct keep it above 0.
-REPARAMETERIZATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "best": (torch.reciprocal, torch.reciprocal),  # of w² + b, see ``StableKernel``
-    **TRANSFORMS,
-    "direct": (torch.neg, torch.neg),
-}
+FIXED: dict[str, Map] = {**TRANSFORMS, "direct": (torch.neg, torch.neg)}
+
+
+def best(offset: float) -> Map:
+    """The maps w → 1 / (w² + b) and back; a decay rate above 1/b begins just below it, at w = 0.001."""
+    return (
+        lambda w: 1 / (w.square() + offset),
+        lambda decay: (1 / decay - offset).clamp(min=1e-6).sqrt(),
+    )
+
+
+REPARAMETERIZATIONS = ("best", *FIXED)
 
 
 class StableKernel(ModalKernel):
@@ -80,20 +88,17 @@ class StableKernel(ModalKernel):
         self.register_modes(initial_poles(init, self.n, self.deterministic), init_scale_imag)
         self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
 
+    def _maps(self) -> Map:
+        return best(self.offset) if self.reparameterization == "best" else FIXED[self.reparameterization]
+
     def register_poles(self, poles: Tensor) -> None:
         """Register w with f(w) = Re Λ, and Im Λ."""
-        weight = REPARAMETERIZATIONS[self.reparameterization][1](-poles.real)
-        if self.reparameterization == "best":
-            weight = (weight - self.offset).clamp(min=1e-6).sqrt()
-        self.register("A_weight", weight)
+        self.register("A_weight", self._maps()[1](-poles.real))
         self.register("A_imag", poles.imag.clone())
 
     def poles(self) -> Diagonal:
         """Λ, each part (H, n/2), float64."""
-        weight = self.A_weight.double()
-        if self.reparameterization == "best":
-            weight = weight.square() + self.offset
-        decay = REPARAMETERIZATIONS[self.reparameterization][0](weight)
+        decay = self._maps()[0](self.A_weight.double())
         return Diagonal(self.per_feature(-decay), self.per_feature(self.A_imag.double()))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:

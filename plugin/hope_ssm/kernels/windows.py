@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +30,7 @@ class WindowedKernel(SequenceKernel):
     """Delays of at most n/Δt steps, the window:  Δt between n/(16 T) and 2n/T  where sequences have T steps.
 
     Where neither horizon nor l_max says T, Δt is that of some hundred steps until ``set_length`` says it: the workbench
-    calls it with the longest sequence of the data set.
+    calls it with the longest sequence of the data set. Where nothing does, the first sequences bring one warning.
     """
 
     n: int
@@ -37,12 +38,25 @@ class WindowedKernel(SequenceKernel):
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
-        self.awaits_length = False
-        self._longest = 0  # of the sequences that the windows were compared with
+        self.awaits_length = self._unsaid = False
+        self._longest: float = 0  # of the sequences that the windows were compared with; infinite after a warning
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
         """Return the raw parameters, by name, whose initial values follow from the length of the sequences."""
         raise NotImplementedError
+
+    def await_length(self, steps: int | None, dt_min: float | None, dt_max: float | None, others: bool = False) -> None:
+        """Note what was said of the windows.
+
+        Args:
+            steps: of the longest sequence, None if nothing says it.
+            dt_min: as it was given; None: it follows from the steps.
+            dt_max: likewise.
+            others: whether the kernel has other windows, which always follow from the steps.
+        """
+        self.free_windows = dt_min is None and dt_max is None
+        self._unsaid = steps is None and (dt_min is None or dt_max is None or others)
+        self.awaits_length = steps is None and (self.free_windows or others)
 
     def register_all(self, starts: dict[str, Tensor]) -> None:
         """Register every one of these parameters."""
@@ -53,21 +67,31 @@ class WindowedKernel(SequenceKernel):
     def set_length(self, length: int) -> None:
         """Draw the windows anew for sequences of ``length`` steps, if neither horizon nor l_max has said it."""
         if self.awaits_length:
-            self.awaits_length = False
+            self.awaits_length = self._unsaid = False
             for name, start in self.starts(length).items():
                 getattr(self, name).copy_(start)
 
     def heard(self, length: int, rate: float = 1.0) -> None:
-        """Warn once if a sequence of ``length`` steps is longer than every window."""
+        """Warn once: that nothing said how long sequences are, or that one of ``length`` steps outlasts every window."""
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
         if not recorded and not transformed() and not isinstance(length, torch.SymInt) and length > self._longest:
             self._longest = length
-            self._compare(length, rate)
+            if self._unsaid:
+                self._longest = math.inf
+                self._say(
+                    f"{self.name}: neither horizon nor l_max says how long the sequences are, so the windows are those "
+                    f"for some hundred steps: Δt from {self.dt_min:g} to {self.dt_max:g}. Set horizon to the length of "
+                    "the longest one.",
+                    logging.WARNING,
+                )
+            else:
+                self._compare(length, rate)
 
     @torch.no_grad()
     def _compare(self, length: int, rate: float) -> None:
         window = self.longest_window()
         if window is not None and length * rate > window * (1 + 1e-3):
+            self._longest = math.inf
             self._say(
                 f"{self.name}: a sequence of {length} steps is longer than every window, the longest of "
                 f"{window / rate:.0f} steps, so its beginning is forgotten at its end. Set horizon to the length of "
@@ -89,5 +113,5 @@ class WindowedKernel(SequenceKernel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(name.startswith(prefix) for name in state_dict):
-            self.awaits_length = False  # the parameters say all
+            self.awaits_length = self._unsaid = False  # the parameters say all
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -89,10 +89,9 @@ class HeadsOfModes(ModuleWithOptions):
         super().__init__()
         self.heads, self.d_output, width = heads, d_model, d_model // heads
         self.convolution = FFTConvolution(
-            heads * d_state, OneModeKernel, bidirectional=bidirectional, heads=heads, lr=lr, wd=wd, **options
-        )
-        del self.convolution.D  # the modes have no feedthrough; the heads have
-        self.convolution.register_buffer("D", torch.zeros(1, heads * d_state), persistent=False)
+            heads * d_state, OneModeKernel, bidirectional=bidirectional, heads=heads, lr=lr, wd=wd,
+            feedthrough=False, **options,
+        )  # fmt: skip
         A, _, P = legs(2 * d_state)
         projection = torch.as_tensor(normal_modes(A, P)[1].real.copy())
         draws = nn.init.trunc_normal_(torch.empty(heads, 2 * d_state, width, dtype=torch.float64))
@@ -228,8 +227,7 @@ class ESSM(nn.Module):
         name = idle.get("mode") or idle.get("kernel")
         owners = [S4Block, FFTConvolution, *([registry.get(name)] if name else [])]
         others = S4_OPTIONS.union(*map(option_names, owners))
-        own = [option for option in option_names(ESSM)]
-        check_known("the essm layer", [key for key in idle if key not in others], own)
+        check_known("the essm layer", [key for key in idle if key not in others], option_names(ESSM))
         if verbose and name:
             log_once(_logger, logging.INFO, f"essm: {name!r} and other options of a kernel have no effect.")
 

@@ -14,26 +14,12 @@ from hope_ssm.checks import check_choice, check_flag, check_positive_integer, ch
 from hope_ssm.layers.frequency_filter import make_frequency_filter
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
+from hope_ssm.ops.circular_convolution import circular_convolution
 from hope_ssm.ops.long_convolution import MODES, long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
-
-
-def circular_convolution(u: Tensor, k: Tensor) -> Tensor:
-    """y_t = Σ_s k_{(t-s) mod L} u_s.
-
-    Args:
-        u: (B, H, L) real.
-        k: (C, H, L) real.
-
-    Returns:
-        (B, C, H, L) in the dtype of u; computed in the common dtype of u and k, float32 at least.
-    """
-    dtype = working_dtype(u, k)
-    spectrum = torch.fft.rfft(u.to(dtype)).unsqueeze(1) * torch.fft.rfft(k.to(dtype))
-    return torch.fft.irfft(spectrum, n=u.shape[-1]).to(u.dtype)
 
 
 class FFTConvolution(nn.Module):
@@ -50,6 +36,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: r, 0 or -1, see above.
         l_max: cut the kernel at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernel.
+        feedthrough: whether there is a D; otherwise it is 0.
         circular: a convolution with L nodes and no padding, y_t = Σ_s k_{(t-s) mod L} x_s: what leaves the sequence at
             its end comes back at its beginning. With HOPE's ``truncation="none"`` this is the paper's Algorithm 1,
             y = Re iFFT(FFT(x) · g). It has neither a state nor lengths nor steps.
@@ -68,6 +55,7 @@ class FFTConvolution(nn.Module):
         reverse_lag: int = -1,
         l_max: int | None = None,
         drop_kernel: float = 0.0,
+        feedthrough: bool = True,
         circular: bool = False,
         convolution: str = "auto",
         frequency_filter: Mapping[str, float | None] | None = None,
@@ -86,7 +74,11 @@ class FFTConvolution(nn.Module):
             )
         self.convolution = check_choice("convolution", convolution, MODES)
         self.l_max = l_max
-        self.D = nn.Parameter(torch.randn(channels, d_model))
+        self.D: Tensor
+        if check_flag("feedthrough", feedthrough):
+            self.D = nn.Parameter(torch.randn(channels, d_model))
+        else:
+            self.register_buffer("D", torch.zeros(channels, d_model), persistent=False)
         self.drop_kernel = make_dropout(drop_kernel, option="drop_kernel")
         self.frequency_filter = make_frequency_filter(frequency_filter, channels, d_model)
         if self.frequency_filter is not None and circular:
@@ -200,6 +192,13 @@ class FFTConvolution(nn.Module):
                 f"got {got}. Use model.layer.frequency_filter=null."
             )
 
+    def _check_steps(self, got: str) -> None:
+        if self.bidirectional:
+            raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
+        if self.circular:
+            raise self._no_recurrence("not be run step by step")
+        self._check_causal(got)
+
     def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
         """The state after the last step of each sequence.
 
@@ -220,20 +219,12 @@ class FFTConvolution(nn.Module):
 
     def setup_step(self, **options: Any) -> None:
         """Prepare the kernel for ``step``, as in the host; our kernels need no preparation."""
-        if self.bidirectional:
-            raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
-        if self.circular:
-            raise self._no_recurrence("not be run step by step")
-        self._check_causal("setup_step")
+        self._check_steps("setup_step")
         self.kernel._setup_step(**options)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
-        if self.bidirectional:
-            raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
-        if self.circular:
-            raise self._no_recurrence("not be run step by step")
-        self._check_causal("a step")
+        self._check_steps("a step")
         y, state = self.kernel.step(x, state)
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -40,7 +41,7 @@ class FrequencyFilter(ModuleWithOptions):
 
     def __init__(self, channels: int, d_model: int, *, exponent: float = 0.0, lr: float | None = 0.01) -> None:
         super().__init__()
-        if isinstance(exponent, bool) or not isinstance(exponent, Real) or abs(exponent) == float("inf"):
+        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not math.isfinite(exponent):
             raise TypeError(f"frequency_filter.exponent must be a finite number; got {exponent!r}.")
         start = torch.full((channels, d_model), float(exponent))
         if lr is not None and check_rate("frequency_filter.lr", lr) == 0:

@@ -18,7 +18,7 @@ from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
 # Of the padded inputs of one group. Its spectrum and its outputs take as much again, each: together about the second
-# level cache of a core and its share of the third. Half and twice as much cost up to a tenth more.
+# level cache of a core and its share of the third. Half and twice as much differ by less than a tenth.
 GROUP_BYTES = 1 << 21
 # A transform plans itself at every call, at the price of about four rows; one row alone costs as much as three.
 LEAST_ROWS = 2

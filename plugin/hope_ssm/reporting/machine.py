@@ -6,6 +6,8 @@ import logging
 import platform
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -38,6 +40,22 @@ def git_state(directory: Path) -> tuple[str, bool] | None:
 
     commit = git("rev-parse", "HEAD")
     return None if commit is None else (commit, bool(git("status", "--porcelain", "--untracked-files=no")))
+
+
+@contextmanager
+def silence(*names: str) -> Iterator[None]:
+    """Keep all warnings, and what these loggers say below an error, off the screen for the time of a ``with``."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def quieten_lightning() -> None:

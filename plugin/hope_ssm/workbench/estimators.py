@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hope_ssm.checks import check_positive_integer, check_share
+from hope_ssm.extras import install_line
 from hope_ssm.reporting.machine import quieten_lightning
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.data.arrays import Sequences, collate_of, named
@@ -33,8 +34,7 @@ try:
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
     raise ImportError(
-        f"HopeClassifier and HopeRegressor must have scikit-learn 1.6 or newer; {error}. "
-        "pip install 'hope-ssm[workbench]'"
+        f"HopeClassifier and HopeRegressor must have scikit-learn 1.6 or newer; {error}. {install_line('workbench')}"
     ) from None
 
 _DEVICES = {"cuda": "gpu"}  # torch's names → Lightning's
@@ -156,7 +156,7 @@ class SequenceEstimator(BaseEstimator):
         held = min(len(xs) - 1, max(1, round(self.validation_fraction * len(xs))))
         possible = stratify is not None and np.bincount(stratify).min() >= 2 and held >= stratify.max() + 1
         parts = train_test_split(
-            np.arange(len(xs)), test_size=held, random_state=seed % 2**31, stratify=stratify if possible else None
+            np.arange(len(xs)), test_size=held, random_state=seed, stratify=stratify if possible else None
         )
         steps = np.concatenate([xs[i] for i in parts[0]])
         self.mean_, self.scale_ = steps.mean(0), steps.std(0)

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from hope_ssm.kernels.to_state_space import stepped_system
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.tail_pool import TailPool
 from hope_ssm.ops import realization
+from hope_ssm.reporting.machine import silence
 from hope_ssm.storage import whole_file
 from hope_ssm.workbench.evaluation import load
 from hope_ssm.workbench.models.coders import RetrievalDecoder
@@ -35,6 +32,7 @@ STEP, WHOLE = "step.onnx", "whole.pt2"
 INSTALL = install_line("export")
 TOLERANCE = 1e-3  # of the largest output: float32 in another order, over the steps of the comparison
 COMPARED = 64  # steps
+TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")  # exporters, of their own insides
 
 
 class RealStep(nn.Module):
@@ -174,7 +172,7 @@ def export(
     folder = Path(out) if out is not None else Path(f"{os.fspath(run).rstrip('/').removesuffix('.ckpt')}-export")
     content: dict[str, bytes] = {}
     done = Export({}, {}, {})
-    with _quiet(), torch.no_grad():
+    with silence(*TALKATIVE), torch.no_grad():
         try:
             task.default_state(1)
         except (ValueError, NotImplementedError) as error:
@@ -258,19 +256,3 @@ def _agree(name: str, found: Tensor, exact: Tensor) -> float:
             f"{difference:.1e}, so nothing was written."
         )
     return difference
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what the exporters say of their own insides."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.utils.data import Subset
 
+from hope_ssm.reporting.machine import silence
 from hope_ssm.workbench.data.loaders import ChunkLoader, DataModule
 from hope_ssm.workbench.losses import steps_of
 from hope_ssm.workbench.optimization import configure
@@ -30,7 +30,7 @@ def rehearse(task: Any, data: DataModule, config: Mapping[str, Any]) -> None:
         ValueError: Lightning or torch refuses options, one is named; a split has too few batches for a limit; the
             samples do not suit the model, the decoder or the loss.
     """
-    with _silence():
+    with silence("pytorch_lightning"):
         trainer = _attempt("trainer", config["trainer"], _trainer, "Lightning")
     for group in ("optimizer", "scheduler"):
         _attempt(group, config[group], partial(_optimizer, task, config, group), "torch")
@@ -69,20 +69,6 @@ def in_memory(group: str, config: Mapping[str, Any]) -> Iterator[None]:
         listed = ", ".join(f"{key}={value}" for key, value in sizes.items())
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{group} must fit into memory; got {listed}, where {reason} Lower one.") from None
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Leave what Lightning says of its devices to the trainer of the run."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _attempt(group: str, options: Mapping[str, Any], make: Callable[[dict[str, Any]], Any], who: str) -> Any:

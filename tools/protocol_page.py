@@ -1,0 +1,181 @@
+"""Tables, statistics and pictures of docs/results.md from the stored runs of its protocol."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+
+import protocol_runs
+from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
+
+PAGE = ROOT / "docs" / "results.md"
+MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
+
+
+def holm(p: list[float]) -> list[float]:
+    """Holm's step-down adjustment: p_(i) ← max over j ≤ i of (m - j + 1) p_(j), at most 1.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    """
+    order = sorted(range(len(p)), key=p.__getitem__)
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, (len(p) - rank) * p[index])
+        adjusted[index] = min(1.0, largest)
+    return adjusted
+
+
+def interval(values: list[float], sampling: float) -> tuple[float, float, float]:
+    """Return (mean, half a 95 % interval, p of the mean 0) by Student's t over seeds.
+
+    The variance of one seed is at least ``sampling``, that of the test set's choice.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    mean = statistics.fmean(values)
+    error = math.sqrt(max(statistics.variance(values), sampling) / n)
+    half = float(t.ppf(0.975, n - 1)) * error
+    return mean, half, float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+
+
+def sampling_variance(task: Task, *means: float) -> float:
+    """p (1 - p) / m of an accuracy in m test samples, added up over rows as if their errors were independent."""
+    return sum(mean * (1 - mean) for mean in means) / task.tests if task.tests else 0.0
+
+
+def results(task: Task, records: list[Record]) -> tuple[dict[str, list[Record]], list[str]]:
+    """Return the runs of the complete rows (all seeds at the chosen settings), and the rows that are not complete."""
+    complete, open_rows = {}, []
+    for row in task.rows:
+        settings = chosen(task, records, row)
+        own = {
+            int(r["seed"]): r
+            for r in records
+            if r["stage"] == "table" and r["row"] == row and r["settings"] == settings
+        }
+        if settings is not None and set(TABLE) <= set(own):
+            complete[row] = [own[seed] for seed in TABLE]
+        else:
+            open_rows.append(row)
+    return complete, open_rows
+
+
+def moved(runs: list[Record]) -> float:
+    """How far the median over seeds of the validation metric moved over the last quarter of the epochs."""
+    curves = [[float(value) for value in run["curve"].split()] for run in runs]
+    last = min(map(len, curves))
+    middle = [statistics.median(curve[epoch] for curve in curves) for epoch in (last * 3 // 4 - 1, last - 1)]
+    return middle[1] - middle[0]
+
+
+def table(name: str) -> str:
+    """Return a task's table as Markdown, with what is still open."""
+    task, records = protocol_runs.TASKS[name], stored(name)
+    complete, open_rows = results(task, records)
+    percent = task.metric == "accuracy"
+    scale, form = (100, ".1f") if percent else (1, ".4f")
+    first = next(iter(task.rows))
+    compared = [row for row in complete if row != first] if first in complete else []
+    differences, raw = {}, []
+    for row in compared:
+        values = [float(a["test"]) - float(b["test"]) for a, b in zip(complete[row], complete[first], strict=True)]
+        means = [statistics.fmean(float(run["test"]) for run in complete[one]) for one in (row, first)]
+        differences[row] = interval(values, sampling_variance(task, *means))
+        raw.append(differences[row][2])
+    adjusted = dict(zip(compared, holm(raw), strict=True))
+    unit = "%" if percent else "error"
+    lines = [
+        f"| row | settings | kernel parameters | test {unit} | against {first} | p, Holm | verdict "
+        "| epochs to 90 % | moved at the end |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row, runs in complete.items():
+        tests = [float(run["test"]) for run in runs]
+        mean, half, _ = interval(tests, sampling_variance(task, statistics.fmean(tests)))
+        cells = [row, runs[0]["settings"], f"{int(runs[0]['kernel_parameters']):,}"]
+        cells.append(f"{scale * mean:{form}} ± {scale * half:{form}}")
+        if row in adjusted:
+            gap, width, _ = differences[row]
+            sure = adjusted[row] < 0.05
+            better = (gap > 0) == percent
+            cells += [f"{scale * gap:+{form}} ± {scale * width:{form}}", f"{adjusted[row]:.2g}"]
+            cells.append(("better" if better else "worse") if sure else "no difference shown")
+        else:
+            cells += ["–", "–", "–"]
+        cells.append(f"{statistics.median(int(run['epochs_to_90']) for run in runs):g}")
+        step = moved(runs)
+        still = " (still moving)" if percent and abs(step) >= MOVED else ""
+        lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}'])} |")
+    text = "\n".join(lines) if complete else "No row is complete yet."
+    if open_rows:
+        text += f"\n\nNot complete yet, so not in the table: {', '.join(open_rows)}."
+    trials = [r for r in records if r["stage"] == "choice"]
+    if trials:
+        text += "\n\n" + choices(task, trials)
+    if complete:
+        text += f"\n\n![Validation of every run over the epochs](results/{name}/curves.png)"
+    return text
+
+
+def choices(task: Task, trials: list[Record]) -> str:
+    """Return the trials for choosing settings as Markdown: best validation of each seed."""
+    percent = task.metric == "accuracy"
+    scale, form = (100, ".1f") if percent else (1, ".4f")
+    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for trial in trials:
+        found[trial["row"], trial["settings"]][int(trial["seed"])] = float(trial["validation"])
+    seeds = [f"seed {seed}" for seed in CHOOSING]
+    lines = [f"| trial | settings | {' | '.join(seeds)} |", "| --- " * (2 + len(seeds)) + "|"]
+    for row, (_, settings) in task.rows.items():
+        for one in settings:
+            if (row, one) in found:
+                cells = [f"{scale * found[row, one][s]:{form}}" if s in found[row, one] else "–" for s in CHOOSING]
+                lines.append(f"| {' | '.join([row, one, *cells])} |")
+    return "Best validation of the trials from which the settings are chosen:\n\n" + "\n".join(lines)
+
+
+def picture(name: str) -> None:
+    """Draw the validation curves of every run in the table."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    task = protocol_runs.TASKS[name]
+    complete, _ = results(task, stored(name))
+    if not complete:
+        return
+    columns = min(4, len(complete))
+    shape = (math.ceil(len(complete) / columns), columns)
+    figure, axes = plt.subplots(*shape, figsize=(3 * shape[1], 2.2 * shape[0]), squeeze=False, sharex=True, sharey=True)
+    for axis, (row, runs) in zip(axes.flat, complete.items(), strict=False):
+        for one in runs:
+            curve = [float(value) for value in one["curve"].split()]
+            axis.plot(range(1, len(curve) + 1), curve, linewidth=0.8)
+        axis.set_title(row, fontsize=9)
+        axis.set_yscale("linear" if task.metric == "accuracy" else "log")
+    for axis in axes.flat[len(complete) :]:
+        axis.set_axis_off()
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(f"validation {task.metric}", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(protocol_runs.STORE / name / "curves.png", dpi=80)
+
+
+def page(text: str) -> str:
+    """Return the page with every table between its two markers made from the stored runs.
+
+    Raises:
+        ValueError: a stored sweep has no place on the page.
+    """
+    for name in protocol_runs.TASKS:
+        start, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
+        if start not in text or end not in text:
+            if stored(name):
+                raise ValueError(f"the page must have {start} and {end} for docs/results/{name}/runs.csv; add them.")
+            continue
+        before, rest = text.split(start)
+        text = f"{before}{start}\n\n{table(name)}\n\n{end}{rest.split(end)[1]}"
+    return text

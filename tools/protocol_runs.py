@@ -1,0 +1,208 @@
+"""The tasks of the protocol of docs/results.md, their stored runs, the choice of settings, and the runs themselves."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STORE = ROOT / "docs" / "results"
+CHOOSING, TABLE = (100, 101), (0, 1, 2, 3, 4)  # seeds
+COLUMNS = (
+    "stage", "row", "settings", "seed", "validation", "test", "epochs", "steps", "epochs_to_90", "kernel_parameters",
+    "commit", "curve",
+)  # fmt: skip
+
+RATES = {"published": "", "global": " ".join(f"++model.layer.lr.{key}=null" for key in ("dt", "A", "B", "C"))}
+# One range of Δt for everybody, that of S4 and S4D in their papers. HOPE's own follows from the sequences' length.
+PERIODS = {"own": "", "common": "model.layer.dt_min=0.001 model.layer.dt_max=0.1"}
+RATES_OF_RTF = {"published": "++model.layer.lr.A=0.001 ++model.layer.lr.C=0.001", "global": ""}
+STARTS = {"zeros": "", "xavier": "model.layer.start=xavier"}
+
+
+def grid(*axes: dict[str, str]) -> dict[str, str]:
+    """Return {settings: overrides} of all combinations."""
+    return {
+        ", ".join(choice): " ".join(filter(None, (axis[name] for axis, name in zip(axes, choice, strict=True))))
+        for choice in itertools.product(*axes)
+    }
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table.
+
+    Attributes:
+        experiment: overrides of all rows.
+        rows: {row: (overrides, {settings: overrides} to choose from)}; the first is what the others are compared with.
+        metric: of validation and test.
+        tests: samples of the test set where the metric is an accuracy, for its sampling error.
+    """
+
+    experiment: str
+    rows: dict[str, tuple[str, dict[str, str]]]
+    metric: str = "accuracy"
+    tests: int | None = None
+
+
+BOTH = grid(RATES, PERIODS)
+# The common range is what S4's and S4D's own already is; their second half of the trials has HOPE's.
+HOPES = {"own": "", "hope's": "model.layer.dt_min=0.015625 model.layer.dt_max=0.5"}
+OTHER = grid(RATES, HOPES)
+KERNELS: dict[str, tuple[str, dict[str, str]]] = {
+    "hope": ("kernel=hope", BOTH),
+    "s4d": ("kernel=s4d", OTHER),
+    "s4": ("kernel=s4", OTHER),
+    "s4-hippo": ("kernel=s4-hippo", OTHER),
+    "lru": ("kernel=lru", grid(RATES)),
+    "s4d-real": ("kernel=s4d-real", OTHER),
+    "dss": ("kernel=dss", OTHER),
+    "stable": ("kernel=stable", OTHER),
+    "rtf": ("kernel=rtf", grid(RATES_OF_RTF, STARTS)),
+}
+FREE = {
+    "conv, whole length": ("kernel=conv", grid({"global": ""})),
+    "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
+}
+LARGE = {"hope, n = 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+# In the delay task the sequences have 512 steps: HOPE's own range is n/(16 L) to 2 n/L.
+SLOWER = {"own": "", "hope's": "model.layer.dt_min=0.0078125 model.layer.dt_max=0.25"}
+
+
+def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return rows with the two ranges of Δt at 512 steps."""
+    return {n: (KERNELS[n][0], grid(RATES, SLOWER) if KERNELS[n][1] is OTHER else KERNELS[n][1]) for n in names}
+
+
+TASKS = {
+    "short-tail": Task(
+        "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
+        {**KERNELS, **FREE, **LARGE},
+        tests=359,
+    ),
+    "delay": Task(
+        "experiment=hope/delay-small trainer.max_epochs=40",
+        {**of_length_512(("hope", "s4d", "s4", "s4-hippo", "lru")), **LARGE},
+        metric="loss",
+    ),
+    "tones": Task(
+        "experiment=hope/tones trainer.max_epochs=40",
+        {**of_length_512(("hope", "s4d", "s4", "lru")), "hope-bands": ("kernel=hope-bands", grid(RATES))},
+        tests=1000,
+    ),
+}
+
+
+Record = dict[str, str]
+
+
+def stored(name: str) -> list[Record]:
+    """Return the finished runs of a task, in the order in which they ended."""
+    path = STORE / name / "runs.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def chosen(task: Task, records: list[Record], row: str) -> str | None:
+    """Return the settings with the best mean validation over the seeds for choosing; None before all are there."""
+    settings = task.rows[row][1]
+    if len(settings) == 1:
+        return next(iter(settings))
+    found = defaultdict(list)
+    for record in records:
+        if record["stage"] == "choice" and record["row"] == row and record["settings"] in settings:
+            found[record["settings"]].append(float(record["validation"]))
+    if set(found) != set(settings) or any(len(values) < len(CHOOSING) for values in found.values()):
+        return None
+    best = max if task.metric == "accuracy" else min
+    return best(found, key=lambda one: statistics.fmean(found[one]))
+
+
+def lacking(name: str) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (stage, row, settings, seed) of the runs to make, and look again after each: choices depend on them."""
+    task, failed = TASKS[name], set()
+    while True:
+        records = stored(name)
+        done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records} | failed
+        plan = [
+            ("choice", row, one, seed)
+            for seed in CHOOSING for row, (_, settings) in task.rows.items() if len(settings) > 1 for one in settings
+        ]  # fmt: skip
+        ready = {row: chosen(task, records, row) for row in task.rows}
+        plan += [("table", row, one, seed) for seed in TABLE for row, one in ready.items() if one is not None]
+        left = [run for run in plan if run not in done]
+        if not left:
+            return
+        failed.add(left[0])  # once each in one call
+        yield left[0]
+
+
+def run(name: str, stage: str, row: str, settings: str, seed: int) -> None:
+    """Make one run and append it to runs.csv."""
+    task = TASKS[name]
+    folder = re.sub(r"[^a-z0-9]+", "-", f"{row} {settings}")
+    directory = ROOT / "runs" / "protocol" / name / stage / folder / str(seed)
+    overrides = [task.experiment, task.rows[row][0], task.rows[row][1][settings]]
+    command = [
+        *shlex.split(os.environ.get("RESULTS_RUNNER", "")),
+        str(Path(sys.executable).with_name("hope")), "train", *shlex.split(" ".join(overrides)),
+        f"train.seed={seed}", f"dataset.seed={seed}", "train.ckpt=auto", f"hydra.run.dir={directory}",
+    ]  # fmt: skip
+    print(f"{stage}: {row}, {settings}, seed {seed}", flush=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with (report := directory.with_name(f"{seed}.log")).open("w", encoding="utf-8") as log:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        )
+    if done.returncode:
+        print(f"  did not finish, see {report}; the others go on.", flush=True)
+        return
+    append(name, record_of(directory, task, stage, row, settings, seed))
+
+
+def record_of(directory: Path, task: Task, stage: str, row: str, settings: str, seed: int) -> Record:
+    """Return what runs.csv says of a finished run directory."""
+    from hope_ssm.workbench.run_directory import RunDirectory
+
+    finished = RunDirectory(directory)
+    curve = [epoch[f"val/{task.metric}"] for epoch in finished.epochs if f"val/{task.metric}" in epoch]
+    best = max(curve) if task.metric == "accuracy" else min(curve)
+    info = finished.info
+    return {
+        "stage": stage, "row": row, "settings": settings, "seed": str(seed), "validation": f"{best:.5f}",
+        "test": f"{finished.results[f'test/{task.metric}']:.5f}", "epochs": str(len(curve)),
+        "steps": str(round(finished.epochs[-1]["step"])),
+        "epochs_to_90": str(1 + next(i for i, value in enumerate(curve) if reached(value, best, task.metric))),
+        "kernel_parameters": str(info["kernel_parameters"]),
+        "commit": info["git"]["hope-ssm"]["commit"][:12],
+        "curve": " ".join(f"{value:.4f}" for value in curve),
+    }  # fmt: skip
+
+
+def reached(value: float, best: float, metric: str) -> bool:
+    """Whether a validation accuracy is 90 % of the best one, or an error at most 1.1 times the least."""
+    return value >= 0.9 * best if metric == "accuracy" else value <= 1.1 * best
+
+
+def append(name: str, record: Record) -> None:
+    """Append one run to the stored file."""
+    path = STORE / name / "runs.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(record)
