@@ -72,7 +72,7 @@ class WindowedKernel(SequenceKernel):
                 getattr(self, name).copy_(start)
 
     def heard(self, length: int, rate: float = 1.0) -> None:
-        """Warn once: that nothing said how long sequences are, or that one of ``length`` steps outlasts every window."""
+        """Warn once: that nothing said how long sequences are, or that one of ``length`` steps outlasts all windows."""
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
         if not recorded and not transformed() and not isinstance(length, torch.SymInt) and length > self._longest:
             self._longest = length
