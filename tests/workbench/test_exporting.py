@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hope_ssm.reporting.machine import silence
 from hope_ssm.workbench import exporting
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.task import SequenceTask
@@ -52,7 +53,7 @@ def test_a_linear_step_is_the_kernel_s_for_thousands_of_steps(kernel):
 )
 def test_the_step_in_onnx_is_real_and_float32(kernel, options, encoder):
     onnx = pytest.importorskip("onnx")
-    with exporting._quiet(), torch.no_grad():
+    with silence(*exporting.TALKATIVE), torch.no_grad():
         written, difference = exporting._step(model(kernel, encoder, **options))
     assert difference < 1e-5
     graph = onnx.load_from_string(written).graph
@@ -67,7 +68,7 @@ def test_the_step_in_onnx_is_real_and_float32(kernel, options, encoder):
     "options", [{"bidirectional": True}, {"pool": {"_name_": "pool", "stride": 2}}, {"norm": "group"}]
 )
 def test_a_model_without_steps_is_exported_whole(options):
-    with exporting._quiet(), torch.no_grad():
+    with silence(*exporting.TALKATIVE), torch.no_grad():
         _, difference = exporting._whole(model("hope", **options), 64)
     assert difference < 1e-5
 

@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("runs/demo"),
         help="where results go, in place of an earlier demo's (default: runs/demo)",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="seeds per row (default: 3)")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds per row (default: 1)")
     parser.add_argument("overrides", nargs="*", help="overrides for every run, e.g. trainer.max_epochs=2")
     return parser
 
@@ -54,6 +54,10 @@ def _train(table: list[memory_experiment.Setting], seeds: list[int], out: Path, 
         progress.remove_task(steps)
 
 
+def _seeds(number: int) -> str:
+    return "one seed" if number == 1 else f"{number} seeds; mean ± sd"
+
+
 def _conditions(config: dict[str, Any], seeds: int, seconds: float) -> str:
     """Return in one paragraph what was trained, on what."""
     from hope_ssm.reporting.machine import machine
@@ -63,7 +67,7 @@ def _conditions(config: dict[str, Any], seeds: int, seconds: float) -> str:
         f"Handwritten digits (64 steps), {config['dataset']['l_noise']} steps of noise, the class read from the last "
         f"{config['decoder']['l_tail']}; {model['n_layers']} layers, d_model {model['d_model']}, "
         f"{model['layer']['d_state']} real states, all parameters at learning rate {config['optimizer']['lr']:g}, "
-        f"{config['trainer']['max_epochs']} epochs, {seeds} seeds; mean ± sd; test accuracy of the best validation "
+        f"{config['trainer']['max_epochs']} epochs, {_seeds(seeds)}; test accuracy of the best validation "
         f"epoch. {seconds:.0f} s on {machine()}."
     )
 

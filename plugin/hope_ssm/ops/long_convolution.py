@@ -19,7 +19,7 @@ from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "plain")
 # Outputs below which everything stays in the cache anyway, and the fixed cost of the groups is more than they save.
-SMALL = 1 << 16
+SMALL = 1 << 19
 
 
 def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto") -> Tensor:
