@@ -77,6 +77,11 @@ def test_choices_come_from_all_their_seeds(stored):
     assert runs.chosen(task, missing, "hope") is None
     assert stored.page.results(task, missing)[1] == ["hope"]
     assert next(runs.lacking("digits"), None) is None
+    runs.TASKS["digits"].rows["s4"] = runs.KERNELS["s4"]
+    assert next(runs.lacking("digits", ["hope", "lru"]), None) is None
+    assert next(runs.lacking("digits", ["lru", "s4"]))[:2] == ("choice", "s4")
+    with pytest.raises(SystemExit):
+        stored.protocol.main(["run", "digits", "--rows", "s4;hoep"])
 
 
 def test_holm(tools):

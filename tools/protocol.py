@@ -23,11 +23,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "page", "check"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"for run: {', '.join(protocol_runs.TASKS)}")
+    parser.add_argument("--rows", metavar="ROW;ROW", help="for run: only these rows of the table, in this order")
     options = parser.parse_args(arguments)
     for name in options.names:
         if name not in protocol_runs.TASKS:
             parser.error(f"NAME must be one of {', '.join(protocol_runs.TASKS)}; got {name}")
-        for one in protocol_runs.lacking(name):
+        rows = list(protocol_runs.TASKS[name].rows)
+        chosen = options.rows.split(";") if options.rows else rows
+        if unknown := [row for row in chosen if row not in rows]:
+            parser.error(f"--rows of {name} must be some of {'; '.join(rows)}; got {unknown[0]}")
+        for one in protocol_runs.lacking(name, chosen):
             protocol_runs.run(name, *one)
     if options.command == "run":
         return 0

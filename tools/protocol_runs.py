@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,17 +130,21 @@ def chosen(task: Task, records: list[Record], row: str) -> str | None:
     return best(found, key=lambda one: statistics.fmean(found[one]))
 
 
-def lacking(name: str) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (stage, row, settings, seed) of the runs to make, and look again after each: choices depend on them."""
+def lacking(name: str, rows: Sequence[str] | None = None) -> Iterator[tuple[str, str, str, int]]:
+    """Yield (stage, row, settings, seed) of the runs to make, and look again after each: choices depend on them.
+
+    ``rows``: only these; None: all.
+    """
     task, failed = TASKS[name], set()
+    wanted = {row: task.rows[row][1] for row in (task.rows if rows is None else rows)}
     while True:
         records = stored(name)
         done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records} | failed
         plan = [
             ("choice", row, one, seed)
-            for seed in CHOOSING for row, (_, settings) in task.rows.items() if len(settings) > 1 for one in settings
+            for seed in CHOOSING for row, settings in wanted.items() if len(settings) > 1 for one in settings
         ]  # fmt: skip
-        ready = {row: chosen(task, records, row) for row in task.rows}
+        ready = {row: chosen(task, records, row) for row in wanted}
         plan += [("table", row, one, seed) for seed in TABLE for row, one in ready.items() if one is not None]
         left = [run for run in plan if run not in done]
         if not left:
