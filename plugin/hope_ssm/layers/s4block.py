@@ -42,6 +42,15 @@ def check_options(options: Mapping[str, Any], *owners: type) -> None:
     check_known("the layer", [key for key in options if key not in owners[-1].idle_options], valid)
 
 
+def _one_name(mode: str | None, kernel: str | None) -> str:
+    name = kernel if mode is None else mode
+    if name is None or None not in (mode, kernel):
+        raise ValueError(
+            f"the kernel must be named by mode or by kernel, not both; got mode={mode!r}, kernel={kernel!r}."
+        )
+    return name
+
+
 class S4Block(nn.Module):
     """y = final_act(W drop(mult_act(z)))  with  z = activation(conv(x)): a convolution, and a map that mixes features.
 
@@ -100,11 +109,7 @@ class S4Block(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        name = kernel if mode is None else mode
-        if name is None or None not in (mode, kernel):
-            raise ValueError(
-                f"the kernel must be named by mode or by kernel, not both; got mode={mode!r}, kernel={kernel!r}."
-            )
+        name = _one_name(mode, kernel)
         check_choice("layer", layer, INNER_LAYERS)
         final_act, init = renamed("postact", "final_act", postact, final_act), renamed("measure", "init", measure, init)
         if init is not None:
@@ -122,10 +127,7 @@ class S4Block(nn.Module):
         self.activation, width = make_activation(activation), self.layer.d_output
         self.input_gate: nn.Module | None = None
         if gate is not None:
-            d_gate = d_model * check_positive_integer("gate", gate)
-            self.input_gate = make_linear(d_model, d_gate, gate_act or "id", option="gate_act", **linear)
-            self.output_gate = nn.Identity() if width == d_gate else make_linear(width, d_gate, **linear)
-            width = d_gate
+            width = self._make_gate(gate, gate_act, width, linear)
         self.mult_activation = make_activation(mult_act, "mult_act")
         self.drop = make_dropout(dropout, tie_dropout)
         if final_act is None and width != d_model:
@@ -136,6 +138,13 @@ class S4Block(nn.Module):
         self.output_linear = nn.Identity() if final_act is None else make_linear(
             width, d_model, final_act, option="final_act", **linear
         )  # fmt: skip
+
+    def _make_gate(self, gate: int, gate_act: str | None, width: int, linear: dict[str, Any]) -> int:
+        """Make W_v and W_y after a convolution of ``width`` features; return the width of the gated block."""
+        d_gate = self.d_model * check_positive_integer("gate", gate)
+        self.input_gate = make_linear(self.d_model, d_gate, gate_act or "id", option="gate_act", **linear)
+        self.output_gate = nn.Identity() if width == d_gate else make_linear(width, d_gate, **linear)
+        return d_gate
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
