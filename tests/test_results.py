@@ -35,7 +35,8 @@ def stored(tools, tmp_path, monkeypatch):
     """A whole sweep of three rows, s4d far behind and still moving; and a page for it."""
     runs = tools.runs
     monkeypatch.setattr(runs, "STORE", tmp_path)
-    monkeypatch.setattr(tools.page, "PAGE", tmp_path / "results.md")
+    for page in ("PAGE", "README"):
+        monkeypatch.setattr(tools.page, page, tmp_path / f"{page}.md")
     rows = {name: runs.KERNELS[name] for name in ("hope", "s4d", "lru")}
     monkeypatch.setattr(runs, "TASKS", {"digits": runs.Task("", rows, tests=359)})
     level = {"hope": 0.97, "s4d": 0.6, "lru": 0.96}
@@ -50,7 +51,8 @@ def stored(tools, tmp_path, monkeypatch):
                         "stage": stage, "row": row, "settings": one, "seed": str(seed), "validation": f"{value:.5f}",
                         "test": f"{value:.5f}", "curve": f"0.1 0.4 {before:.4f} {value:.4f}",
                     })  # fmt: skip
-    tools.page.PAGE.write_text("# Results\n<!-- results of digits -->\n<!-- end of digits -->\n")
+    for page in (tools.page.PAGE, tools.page.README):
+        page.write_text("# Results\n<!-- results of digits -->\n<!-- end of digits -->\n")
     return tools
 
 
@@ -67,6 +69,25 @@ def test_a_page_that_drifted_is_refused(stored, capsys):
     page.write_text(text.replace("60.", "61.", 1))
     assert main(["check"]) == 1
     assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("column", ["4,160", "epochs to 90 %", "test %", "no difference shown"])
+def test_the_readme_has_the_main_columns_and_is_checked_too(stored, column):
+    main, readme = stored.protocol.main, stored.page.README
+    assert main(["page"]) == 0
+    text = readme.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 5
+    assert {row.count("|") for row in rows} == {6}
+    assert column in text
+    readme.write_text(text.replace(column, "other"))
+    assert main(["check"]) == 1
+
+
+def test_a_stored_sweep_without_a_place_is_refused(stored):
+    stored.page.PAGE.write_text("# Results\n")
+    with pytest.raises(ValueError, match="digits"):
+        stored.protocol.main(["check"])
 
 
 def test_choices_come_from_all_their_seeds(stored):

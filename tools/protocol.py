@@ -36,14 +36,14 @@ def main(arguments: list[str]) -> int:
             protocol_runs.run(name, *one)
     if options.command == "run":
         return 0
-    path = protocol_page.PAGE
-    page = path.read_text(encoding="utf-8")
-    made = protocol_page.page(page)
-    if options.command == "check" and made != page:
-        print("docs/results.md must say what docs/results/*/runs.csv say; it differs. Run tools/results --page.")
+    made = protocol_page.made()
+    differing = [path for path, text in made.items() if path.read_text(encoding="utf-8") != text]
+    if options.command == "check" and differing:
+        print(f"{differing[0].name} must say what docs/results/*/runs.csv say; it differs. Run tools/results --page.")
         return 1
     if options.command == "page":
-        path.write_text(made, encoding="utf-8")
+        for path, text in made.items():
+            path.write_text(text, encoding="utf-8")
         for name in protocol_runs.TASKS:
             protocol_page.picture(name)
     return 0

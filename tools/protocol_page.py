@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
 
 import protocol_runs
 from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
 
-PAGE = ROOT / "docs" / "results.md"
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
 
@@ -119,6 +121,15 @@ def table(name: str) -> str:
     return text
 
 
+def summary(name: str) -> str:
+    """Return the README's part of a table: row, kernel parameters, test, verdict, epochs to 90 %."""
+    task = protocol_runs.TASKS[name]
+    if not results(task, stored(name))[0]:
+        return "No row is complete yet."
+    lines = [line.split(" | ") for line in table(name).split("\n\n")[0].splitlines()]
+    return "\n".join(" | ".join([line[0], *line[2:4], *line[6:8]]) + " |" for line in lines)
+
+
 def choices(task: Task, trials: list[Record]) -> str:
     """Return the trials for choosing settings as Markdown: best validation of each seed."""
     percent = task.metric == "accuracy"
@@ -164,18 +175,24 @@ def picture(name: str) -> None:
     figure.savefig(protocol_runs.STORE / name / "curves.png", dpi=80)
 
 
-def page(text: str) -> str:
-    """Return the page with every table between its two markers made from the stored runs.
-
-    Raises:
-        ValueError: a stored sweep has no place on the page.
-    """
+def page(text: str, table: Callable[[str], str] = table) -> str:
+    """Return the page with every table between its two markers made from the stored runs."""
     for name in protocol_runs.TASKS:
         start, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
-        if start not in text or end not in text:
-            if stored(name):
-                raise ValueError(f"the page must have {start} and {end} for docs/results/{name}/runs.csv; add them.")
-            continue
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{table(name)}\n\n{end}{rest.split(end)[1]}"
+        if start in text and end in text:
+            before, rest = text.split(start)
+            text = f"{before}{start}\n\n{table(name)}\n\n{end}{rest.split(end)[1]}"
     return text
+
+
+def made() -> dict[Path, str]:
+    """Return both pages as they must be: all of every table in PAGE, its main columns where README has its markers.
+
+    Raises:
+        ValueError: a stored sweep has no place on PAGE.
+    """
+    text = PAGE.read_text(encoding="utf-8")
+    for name in protocol_runs.TASKS:
+        if stored(name) and not all(f"<!-- {words} {name} -->" in text for words in ("results of", "end of")):
+            raise ValueError(f"{PAGE.name} must have a place for docs/results/{name}/runs.csv; add its two markers.")
+    return {PAGE: page(text), README: page(README.read_text(encoding="utf-8"), summary)}
