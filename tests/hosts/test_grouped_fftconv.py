@@ -74,9 +74,8 @@ CODE = """
                         own, ours = (found(module, x, rate, mixed=True) for module in pair(kernel | options))
                         for got, theirs in zip(ours, own, strict=True):
                             assert got.dtype == theirs.dtype, (where, got.dtype, theirs.dtype)
-                            # the host multiplies by D in bfloat16
-                            scale = theirs.abs().max().item()
-                            torch.testing.assert_close(got, theirs, rtol=0.02, atol=0.01 * scale, msg=lambda m: where + m)
+                            near = dict(rtol=0.02, atol=0.01 * theirs.abs().max().item())  # its D x is in bfloat16
+                            torch.testing.assert_close(got, theirs, **near, msg=lambda m: where + m)
                     ran += 1
     assert ran == 2 * len(KERNELS) * len(CASES) * 2, ran
 
