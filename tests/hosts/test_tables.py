@@ -99,7 +99,7 @@ def test_an_unknown_kernel_is_answered_with_the_nearest(host):
 def test_an_unknown_layer_is_answered_with_the_nearest():
     module = types.ModuleType("src.utils.registry")
     module.layer, module.callbacks = {"fftconv": "src.kernels.FFTConv"}, {}
-    state_spaces.register_callbacks(module)
+    state_spaces.register_layers(module)
     assert module.layer["fftconv"] == "src.kernels.FFTConv"
     said = r"layer must be one of fftconv, grouped_fftconv, .*; got 'groupd_fftconv'. Did you mean 'grouped_fftconv'\?"
     with pytest.raises(ValueError, match=said):

@@ -121,7 +121,7 @@ def register_decoders(module: ModuleType) -> None:
     _add(module.dataset_attrs, {"tail_pool": ["d_output"]})
 
 
-def register_callbacks(module: ModuleType) -> None:
+def register_layers(module: ModuleType) -> None:
     """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``.
 
     Its models are watched from then on: one that was asked for a kernel and has none is refused.
@@ -154,5 +154,5 @@ REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "src.models.sequence.kernels": register_kernels,
     "src.dataloaders": register_datasets,
     "src.tasks.decoders": register_decoders,
-    "src.utils.registry": register_callbacks,
+    "src.utils.registry": register_layers,
 }
