@@ -101,7 +101,7 @@ def test_equal_to_the_host_s_own_layer(host):
 
 @pytest.mark.parametrize("options", [
     ["model.layer.mode=hope", "++model.layer.layer=grouped_fftconv"],
-    ["model/layer=hope", "trainer.precision=bf16-mixed"],
+    ["model/layer=hope", "++trainer.precision=bf16-mixed"],
 ])  # fmt: skip
 def test_training_in_the_host(host, tmp_path, options):
     assert DONE in host.train(tmp_path, *DELAY, *options)
@@ -114,7 +114,7 @@ def test_the_layer_s_file_has_it(host):
         import train
         from hydra import compose, initialize_config_dir
         with initialize_config_dir(os.path.abspath("configs"), version_base="1.1"):
-            config = train.utils.train.process_config(compose("config", ["model=s4", "model/layer=hope", *SMALL]))
+            config = train.utils.train.process_config(compose("config", ["model/layer=hope", *SMALL]))
             model = train.SequenceLightningModule(config).model
             print("FOUND", *sorted({type(m).__name__ for m in model.modules() if type(m).__name__.endswith("FFTConv")}))
         """

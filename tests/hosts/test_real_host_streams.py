@@ -182,7 +182,8 @@ def test_s4nd_has_the_windows_of_each_axis(host):
                     alone = registry.get(name)(d_model=4, channels=2, horizon=size, verbose=False)
                     for key, value in alone.state_dict().items():
                         assert torch.equal(value, kernel.state_dict()[key]), (name, given, key)
-            model = SequenceModel(4, n_layers=1, layer=[layer | dict(l_max=[5, 7])], transposed=True).double()
+            options = dict(n_layers=1, residual="R", norm="layer", transposed=True)
+            model = SequenceModel(4, layer=[layer | dict(l_max=[5, 7])], **options).double()
             trains(model, torch.randn(2, 5, 7, 4).double())
             try:
                 S4ND(4, d_state=64, dim=2, l_max=None, kernel=name, horizon=sizes)
