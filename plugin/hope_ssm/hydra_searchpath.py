@@ -34,7 +34,7 @@ AWAITED = {
     "src.dataloaders": ("SequenceDataset", "register_datasets"),
     "src.models.sequence.kernels": ("registry", "register_kernels"),
     "src.tasks.decoders": ("registry", "register_decoders"),
-    "src.utils.registry": ("callbacks", "register_callbacks"),
+    "src.utils.registry": ("callbacks", "register_layers"),
 }
 
 

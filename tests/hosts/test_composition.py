@@ -44,11 +44,14 @@ LINES = {
     "host_layer": [*DIGITS, "model/layer=s4d", "model.layer.dt_max=0.5", "model.transposed=true"],
     "cifar": ["pipeline=cifar", "model=s4", "+kernel=hope", "dataset.grayscale=true"],
     "cifar_layer": ["pipeline=cifar", "model=s4", "model/layer=hope", "dataset.permute=snake"],
+    "cifar_bands": ["pipeline=cifar", "model=s4", "+kernel=hope-bands"],
+    "plain": [*DIGITS, "model/layer=hope", "model.layer.layer=fftconv"],
+    "input_memory": [*DIGITS, "+kernel=hope", "++model.layer.layer=input_memory_fftconv"],
     **{name: [*DIGITS, f"scheduler={name}"] for name in SCHEDULERS},
 }
 BUILT = ["mode", "layer_group", "kernel_group", "no_own_rates", "bare_rate", "experiment", "bidirectional"]
 BUILT += ["two_layers", "pooled", "maps"]  # the host cannot build a gate, and its own kernels have other parameters
-BUILT += ["s4d_real", "dss", "stable", "lru", "rtf"]
+BUILT += ["s4d_real", "dss", "stable", "lru", "rtf", "plain", "input_memory"]
 PAGE = Path(__file__).parents[2] / "docs/host.md"
 SMALL = ["model.d_model=8", "model.n_layers=2"]
 
@@ -111,7 +114,8 @@ def test_one_line_composes_to_the_same(in_host, name):
 
 
 def test_the_windows_follow_the_length_of_cifar_in_both(in_host):
-    assert [in_host[name]["model"]["layer"]["horizon"] for name in ("cifar", "cifar_layer")] == [1024, 1024]
+    names = ("cifar", "cifar_layer", "cifar_bands")
+    assert [in_host[name]["model"]["layer"]["horizon"] for name in names] == [1024] * len(names)
 
 
 @pytest.mark.parametrize(("kernel", "said"), [

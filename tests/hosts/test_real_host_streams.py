@@ -162,13 +162,37 @@ def test_s4nd(host):
 
 
 def test_s4nd_has_the_windows_of_each_axis(host):
-    """Sizes of all axes as the horizon, or none: the windows are those of the axis."""
+    """Sizes of all axes as the horizon, or none: the windows are those of the axis; sizes alone are refused."""
     code = """
+        from omegaconf import OmegaConf
+        from hope_ssm import registry
+        from src.models.sequence.backbones.model import SequenceModel
         from src.models.sequence.modules.s4nd import S4ND
-        for horizon in (None, [32, 512]):
-            layer = S4ND(3, d_state=64, dim=2, l_max=[32, 512], kernel="hope", horizon=horizon)
-            first, second = layer.kernel
-            assert (first.dt_min, first.dt_max) == (0.125, 4.0), (first.dt_min, first.dt_max)
-            assert (second.dt_min, second.dt_max) == (64 / 512 / 16, 0.25)
+        sizes = OmegaConf.create([32, 512])  # as the host hands them on
+        for name in ("hope", "hope-bands"):
+            layer = dict(_name_="s4nd", dim=2, d_state=64, kernel=name, linear=False, horizon=sizes)
+            for given in (dict(horizon=None), dict(horizon=[32, 512]), dict(horizon=sizes)):
+                torch.manual_seed(3)
+                first, second = S4ND(4, d_state=64, dim=2, l_max=sizes, kernel=name, **given).kernel
+                assert (first.dt_min, first.dt_max) == (0.125, 4.0), (first.dt_min, first.dt_max)
+                assert (second.dt_min, second.dt_max) == (64 / 512 / 16, 0.25)
+                torch.manual_seed(3)
+                torch.randn(1, 4)  # D, which S4ND draws first
+                for kernel, size in ((first, 32), (second, 512)):
+                    alone = registry.get(name)(d_model=4, channels=2, horizon=size, verbose=False)
+                    for key, value in alone.state_dict().items():
+                        assert torch.equal(value, kernel.state_dict()[key]), (name, given, key)
+            options = dict(n_layers=1, residual="R", norm="layer", transposed=True)
+            model = SequenceModel(4, layer=[layer | dict(l_max=[5, 7])], **options).double()
+            trains(model, torch.randn(2, 5, 7, 4).double())
+            try:
+                S4ND(4, d_state=64, dim=2, l_max=None, kernel=name, horizon=sizes)
+            except ValueError as error:
+                assert str(error) == (
+                    "horizon must be one whole number where l_max does not say which axis the kernel is for; "
+                    "got [32, 512]. Set l_max to the sizes of the axes too, or horizon to the longest of them."
+                ), error
+            else:
+                raise AssertionError(f"{name} took a list for a length")
         """
     run(host, code)

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hope_ssm import HopeKernel, checks, registry
-from hope_ssm.hosts import tables
+from hope_ssm.hosts import state_spaces, tables
 
 
 class Diagonal(torch.nn.Module):
@@ -94,6 +94,16 @@ def test_other_mistakes_keep_their_own_words(host):
 def test_an_unknown_kernel_is_answered_with_the_nearest(host):
     with pytest.raises(ValueError, match=r"mode must be one of s4d, ema, hope, .*; got 'hoep'. Did you mean 'hope'\?"):
         host["model"](d_model=3, layer={"_name_": "s4", "mode": "hoep"})
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest():
+    module = types.ModuleType("src.utils.registry")
+    module.layer, module.callbacks = {"fftconv": "src.kernels.FFTConv"}, {}
+    state_spaces.register_layers(module)
+    assert module.layer["fftconv"] == "src.kernels.FFTConv"
+    said = r"layer must be one of fftconv, grouped_fftconv, .*; got 'groupd_fftconv'. Did you mean 'grouped_fftconv'\?"
+    with pytest.raises(ValueError, match=said):
+        module.layer["groupd_fftconv"]
 
 
 def test_a_kernel_of_the_host_without_a_range_is_refused(host):

@@ -40,6 +40,14 @@ def test_the_length_of_the_data_is_said_once(name):
 
 
 @FAMILY
+def test_of_the_sizes_of_several_axes_l_max_says_which(name):
+    one, axis = build(name, horizon=50), build(name, horizon=[9, 50], l_max=50)
+    assert all(torch.equal(value, one.state_dict()[key]) for key, value in axis.state_dict().items())
+    with pytest.raises(ValueError, match=r"one whole number where l_max does not say which axis .*; got \[9, 50\]\."):
+        build(name, horizon=[9, 50])
+
+
+@FAMILY
 def test_a_checkpoint_goes_before_the_length_of_the_data(name):
     given, fresh = build(name, horizon=50), build(name, seed=1)
     fresh.load_state_dict(given.state_dict())

@@ -164,7 +164,11 @@ def test_norms_of_the_layers_are_kept_in_training():
         ({"initializer": "norml"}, ValueError, "initializer must be one of .* Did you mean 'normal'"),
         ({"initializer": "zero", "weight_norm": True}, ValueError, "weight_norm must be false with initializer=zero"),
         ({"weight_norm": "yes"}, TypeError, "weight_norm must be true or false; got 'yes'"),
-        ({"layer": "fftcnv"}, ValueError, "layer must be one of 'fftconv'; got 'fftcnv'. Did you mean 'fftconv'"),
+        (
+            {"layer": "fftcnv"},
+            ValueError,
+            "layer must be one of 'fftconv', 'grouped_fftconv', .*; got 'fftcnv'. Did you mean 'fftconv'",
+        ),
         ({"drop_kernel": 1.5}, ValueError, "drop_kernel must be at least 0 and below 1; got 1.5"),
         ({"bidirectional": "no"}, TypeError, "bidirectional must be true or false; got 'no'"),
         ({"gats": 4}, TypeError, "no option 'gats'; .*gate.* Did you mean 'gate'"),

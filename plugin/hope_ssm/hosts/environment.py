@@ -186,7 +186,8 @@ def traps(cuda: bool) -> list[Trap]:
         (
             not cuda,
             "the host's layers convolve all features at once, which is slow on a CPU",
-            "add ++model.layer.layer=grouped_fftconv, which gives the same outputs with any kernel",
+            "add ++model.layer.layer=grouped_fftconv, which gives the same outputs with any kernel (model/layer=hope "
+            "has it)",
         ),
     ]
     for entry in sys.path:

@@ -7,7 +7,7 @@ import logging
 
 from torch import nn
 
-from hope_ssm.hosts.state_spaces import HOME, find_host, make_importable, register_callbacks, register_kernels
+from hope_ssm.hosts.state_spaces import HOME, find_host, make_importable, register_kernels, register_layers
 
 # name → class in the host, its initialization, its backend
 HOST_KERNELS = {
@@ -57,7 +57,7 @@ def host_model(name: str, features: int, states: int) -> nn.Module:
     mode, inner, options = HOST_STEPS[name]
     _import_host()
     register_kernels(importlib.import_module("src.models.sequence.kernels"))
-    register_callbacks(importlib.import_module("src.utils.registry"))
+    register_layers(importlib.import_module("src.utils.registry"))
     backbone = importlib.import_module("src.models.sequence.backbones.model").SequenceModel
     layer = {"_name_": "s4", "mode": mode, "layer": inner, "d_state": states, "final_act": "glu", "verbose": False}
     return backbone(features, layer=layer | options, residual="R", norm="layer", track_norms=False)

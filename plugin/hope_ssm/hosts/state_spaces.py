@@ -121,15 +121,15 @@ def register_decoders(module: ModuleType) -> None:
     _add(module.dataset_attrs, {"tail_pool": ["d_output"]})
 
 
-def register_callbacks(module: ModuleType) -> None:
-    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``: ``+model.layer.layer=grouped_fftconv``.
+def register_layers(module: ModuleType) -> None:
+    """Add ``CALLBACKS`` and ``LAYERS`` to the host's ``src.utils.registry``.
 
     Its models are watched from then on: one that was asked for a kernel and has none is refused.
     """
     from hope_ssm.hosts import tables
 
     _add(module.callbacks, CALLBACKS)
-    _add(module.layer, LAYERS)
+    _add(tables.replace(module, "layer", tables.Layers), LAYERS)
     if isinstance(getattr(module, "model", None), dict):
         tables.replace(module, "model", tables.Models)
 
@@ -143,7 +143,7 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
-# model/layer=essm; ++model.layer.layer=grouped_fftconv, or input_memory_fftconv
+# model/layer=essm; grouped_fftconv (in model/layer=hope) and input_memory_fftconv are values of model.layer.layer
 LAYERS = {
     "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
     "input_memory_fftconv": "hope_ssm.hosts.state_spaces_layers.InputMemoryFFTConv",
@@ -154,5 +154,5 @@ REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {
     "src.models.sequence.kernels": register_kernels,
     "src.dataloaders": register_datasets,
     "src.tasks.decoders": register_decoders,
-    "src.utils.registry": register_callbacks,
+    "src.utils.registry": register_layers,
 }

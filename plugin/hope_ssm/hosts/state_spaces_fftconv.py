@@ -1,4 +1,4 @@
-"""The host's convolution layer with the grouped convolution inside: ``++model.layer.layer=grouped_fftconv``.
+"""The host's convolution layer with the grouped convolution inside: ``model.layer.layer=grouped_fftconv``.
 
 The host's block builds its inner layer from a table of its own by the option ``layer``; under this name the same layer
 is found there, with the same options, parameters and kernels (the host's own too), and another way to convolve.
@@ -32,6 +32,7 @@ class GroupedFFTConv(FFTConv):
         if state is not None and self.bidirectional:
             raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
         u = x if self.transposed else x.transpose(-1, -2)
+        u = u.to(torch.promote_types(u.dtype, self.D.dtype))  # as autocast does before the host's transforms
         length = u.shape[-1]
         lags = length if self.L is None else min(length, round(self.L / rate))
         k, response = self.kernel(L=lags, rate=rate, state=state)

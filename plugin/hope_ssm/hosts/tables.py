@@ -28,8 +28,16 @@ _HOPE = ("hope", "hankel", "hope-bands")
 class Kernels(dict):
     """The host's table of kernels; a name that is not in it is answered with the nearest one."""
 
+    option = "mode"
+
     def __missing__(self, name: Any) -> Any:
-        raise ValueError(f"mode must be one of {', '.join(self)}; got {name!r}.{nearest(str(name), self)}")
+        raise ValueError(f"{self.option} must be one of {', '.join(self)}; got {name!r}.{nearest(str(name), self)}")
+
+
+class Layers(Kernels):
+    """The host's table of layers, which answers in the same way."""
+
+    option = "layer"
 
 
 class Models(dict):

@@ -49,8 +49,9 @@ class HopeBandsKernel(WindowedKernel):
         band_scale: √E‖c‖² of a banded feature at the start.
         scattered_share: of the banded features, those whose bands begin at a random frequency, not at 0.
         centres: G initial ω_g in [0, π] for all features, or None: from ``horizon`` (``initialization.band_starts``).
-        horizon: steps of the longest sequence, for the windows of all features; None: l_max. Without either, the
-            length of the longest sequence of the data set (workbench), see ``windows.WindowedKernel``.
+        horizon: steps of the longest sequence, for the windows of all features; None, or the sizes of several axes:
+            l_max. Without either, the length of the longest sequence of the data set (workbench), see
+            ``windows.WindowedKernel``.
         dt_min: of the features that are HOPE, as there.
         dt_max: likewise.
         init: likewise.
@@ -92,7 +93,7 @@ class HopeBandsKernel(WindowedKernel):
         d_state: int = 64,
         dt_min: float | None = None,
         dt_max: float | None = None,
-        horizon: int | None = None,
+        horizon: int | Sequence[int] | None = None,
         init: str | None = "gaussian",
         init_scale: float = 2.0,
         lr: float | Mapping[str, float | None] | None = MappingProxyType({**RECOMMENDED_RATES, "frequency": 0.001}),

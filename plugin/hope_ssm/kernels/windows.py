@@ -20,8 +20,13 @@ RECOMMENDED_RATES = MappingProxyType({"dt": 0.001})
 
 
 def longest_sequence(horizon: int | Sequence[int] | None, l_max: int | None) -> int | None:
-    """Steps of the longest sequence: the horizon, or l_max where there is none for this kernel alone."""
+    """Steps of the longest sequence: the horizon; l_max where there is none, or one that lists several axes (S4ND)."""
     if isinstance(horizon, Sequence) and not isinstance(horizon, str):
+        if l_max is None:
+            raise ValueError(
+                "horizon must be one whole number where l_max does not say which axis the kernel is for; got "
+                f"{list(horizon)}. Set l_max to the sizes of the axes too, or horizon to the longest of them."
+            )
         horizon = None
     return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
 
