@@ -20,6 +20,8 @@ DIGITS = ["pipeline=noisy-digits", "dataset.l_noise=16"]
 GATED = ["model.layer.gate=4", "model.layer.gate_act=gelu", "model.layer.bottleneck=4", "model.layer.final_act=id"]
 SCHEDULERS = ["constant", "constant_warmup", "cosine", "cosine_epochs", "cosine_warmup", "linear_warmup", "multistep"]
 SCHEDULERS += ["plateau", "step"]
+MEMORY, FILTER = "++model.layer.input_memory.size=3", "++model.layer.frequency_filter.exponent=0.5"
+TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]
 LINES = {
     "mode": [*DIGITS, "model=s4", "model.layer.mode=hope"],
     "layer_group": [*DIGITS, "model/layer=hope", "model.layer.lr.dt=0.01", "optimizer.weight_decay=0.05"],
@@ -44,11 +46,22 @@ LINES = {
     "host_layer": [*DIGITS, "model/layer=s4d", "model.layer.dt_max=0.5", "model.transposed=true"],
     "cifar": ["pipeline=cifar", "model=s4", "+kernel=hope", "dataset.grayscale=true"],
     "cifar_layer": ["pipeline=cifar", "model=s4", "model/layer=hope", "dataset.permute=snake"],
+    "essm": [*DIGITS, "model/layer=essm", "model.layer.heads=2"],
+    "s5": [*DIGITS, "model/layer=s5"],
+    "linoss": [*DIGITS, "model/layer=linoss", "model.layer.discretization=damped", "model.layer.lr=0.002"],
+    "memory": [
+        *DIGITS,
+        "+kernel=hope",
+        "++model.layer.layer=input_memory_fftconv",
+        "++model.layer.input_memory.size=3",
+    ],
+    "filter": [*DIGITS, "+kernel=hope", "++model.layer.layer=grouped_fftconv", FILTER],
+    **{f"{family}/{task}": [f"experiment={family}/lra-{task}"] for family in ("s4d-ft", "essm") for task in TASKS},
     **{name: [*DIGITS, f"scheduler={name}"] for name in SCHEDULERS},
 }
 BUILT = ["mode", "layer_group", "kernel_group", "no_own_rates", "bare_rate", "experiment", "bidirectional"]
 BUILT += ["two_layers", "pooled", "maps"]  # the host cannot build a gate, and its own kernels have other parameters
-BUILT += ["s4d_real", "dss", "stable", "lru", "rtf"]
+BUILT += ["s4d_real", "dss", "stable", "lru", "rtf", "essm", "s5", "linoss", "memory", "filter"]
 PAGE = Path(__file__).parents[2] / "docs/host.md"
 SMALL = ["model.d_model=8", "model.n_layers=2"]
 
