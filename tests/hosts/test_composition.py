@@ -116,7 +116,10 @@ def differences(theirs, ours, where):
 @pytest.mark.parametrize("name", LINES)
 def test_one_line_composes_to_the_same(in_host, name):
     theirs, ours = in_host[name], compose(LINES[name])
-    assert list(differences(theirs["model"], ours["model"], "model")) == []
+    found = list(differences(theirs["model"], ours["model"], "model"))
+    if "/" in name:  # the Long-Range Arena: kernels end with the longest sequence there, and with every batch's here
+        found = [difference for difference in found if not difference.startswith("model.layer.l_max is ")]
+    assert found == []
     assert theirs["optimizer"] == ours["optimizer"]
     assert theirs["scheduler"] == ours["scheduler"]
     for key in ("interval", "monitor", "mode", "seed", "state"):

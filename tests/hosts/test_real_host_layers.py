@@ -89,7 +89,7 @@ CODE = """
     # α is a factor of the host's own initial frequencies, as of ours.
     args = dict(d_model=4, d_state=6, channels=1, init="diag-lin", backend="naive", verbose=False)
     one, three = (registry["diag"](**args, imag_scale=scale) for scale in (1.0, 3.0))
-    torch.testing.assert_close(three.A_imag, 3 * one.A_imag)
+    torch.testing.assert_close(three.A_imag, 3 * one.A_imag, rtol=1e-6, atol=1e-3)  # it clamps a frequency of 0
     torch.testing.assert_close(three.A_real, one.A_real)
     print("EQUAL")
 """

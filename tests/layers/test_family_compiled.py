@@ -71,10 +71,14 @@ def test_steps_and_chunks_in_one_graph(name):
 @every_layer
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_exported_programs(name, dynamic):
-    """Of one length, and of any up to a largest one."""
-    layer, file = made(name).eval(), io.BytesIO()
+    """Of one length, and of any up to a largest one; the filter that looks both ways depends on it."""
+    layer, file, x = made(name).eval(), io.BytesIO(), torch.randn(2, LENGTH, H)
     shapes = ({1: torch.export.Dim("length", min=2, max=41)},) if dynamic else None
-    torch.export.save(torch.export.export(layer, (torch.randn(2, LENGTH, H),), dynamic_shapes=shapes), file)
+    if dynamic and name == "essm both ways":
+        with pytest.raises(ValueError, match=r"must have sequences of one length in .*; got a dynamic one\. Leave"):
+            torch.export.export(layer, (x,), dynamic_shapes=shapes)
+        return
+    torch.export.save(torch.export.export(layer, (x,), dynamic_shapes=shapes), file)
     file.seek(0)
     loaded = torch.export.load(file).module()
     for length in (2, 16, LENGTH, 41) if dynamic else (LENGTH,):

@@ -64,10 +64,10 @@ class FrequencyFilter(ModuleWithOptions):
             (B, C, H, L) in the dtype of u; computed in float32 at least.
         """
         length, dtype, size = u.shape[-1], working_dtype(u, k), u.shape[-1] + max(ahead, k.shape[-1] - ahead)
-        if into_onnx() and isinstance(size, torch.SymInt):
-            raise ValueError(
-                "a frequency filter must have sequences of one length in torch.onnx.export, because it depends on the "
-                "length; got a dynamic one. Leave the length out of dynamic_shapes."
+        if isinstance(length, torch.SymInt) and (into_onnx() or not isinstance(ahead, int)):
+            raise ValueError(  # which torch.onnx.export answers by exporting this one length
+                "a frequency filter must have sequences of one length in torch.onnx.export, and in torch.export of a "
+                "bidirectional layer; got a dynamic one. Leave the length out of dynamic_shapes."
             )
         frequency = torch.arange(size // 2 + 1, dtype=dtype, device=u.device) / (size * rate)
         gain = torch.exp(self.exponent.to(dtype).unsqueeze(-1) * torch.log1p(frequency))
