@@ -115,9 +115,9 @@ class S5(SharedStateLayer):
         modes = torch.as_tensor(normal_modes(A, P)[1].conj())  # V* (p/blocks, n/blocks) of the poles with Im Λ ≤ 0
         draws = torch.randn(blocks, n // blocks, d_model, dtype=torch.float64) / math.sqrt(d_model)
         B = (modes @ draws.to(modes.dtype)).flatten(0, 1)
-        C = [self._read(modes, blocks, d_model) for _ in range(1 + bidirectional)]
-        dtype = torch.get_default_dtype()
-        B, C = torch.cat([B.real, B.imag]).unsqueeze(0).to(dtype), torch.cat(C, dim=-1).unsqueeze(0).to(dtype)
+        B = torch.cat([B.real, B.imag]).unsqueeze(0)
+        C = torch.cat([self._read(modes, blocks, d_model) for _ in range(1 + bidirectional)], dim=-1).unsqueeze(0)
+        B, C = (part.to(torch.get_default_dtype()) for part in (B, C))
         super().__init__(
             ComplexSharedState(systems, B, C, gain=2, lr=lr, wd=wd), d_model, dropout=dropout,
             tie_dropout=tie_dropout, input_memory=input_memory,
