@@ -75,6 +75,17 @@ FREE = {
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
 }
 LARGE = {"hope, n = 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+# Other layers of the family; with the filter the initial frequencies may be α times as high.
+FILTER, MEMORY = "+model.layer.frequency_filter.exponent=0", "+model.layer.input_memory.size=4"
+SCALES = {f"α = {scale}": f"+model.layer.imag_scale={scale}" for scale in (1, 3, 5)}
+HEADS = {f"{heads} heads": f"model.layer.heads={heads} model.layer.d_state={128 // heads}" for heads in (4, 16)}
+LAYERS = {
+    "s4d with filter": (f"kernel=s4d {FILTER}", SCALES),
+    "hope with filter": (f"kernel=hope {FILTER}", BOTH),
+    "s4d with memory": (f"kernel=s4d {MEMORY}", OTHER),
+    "hope with memory": (f"kernel=hope {MEMORY}", BOTH),
+    "essm": ("model/layer=essm", HEADS),
+}
 # In the delay task the sequences have 512 steps: HOPE's own range is n/(16 L) to 2 n/L.
 SLOWER = {"own": "", "hope's": "model.layer.dt_min=0.0078125 model.layer.dt_max=0.25"}
 
@@ -87,7 +98,7 @@ def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]
 TASKS = {
     "short-tail": Task(
         "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
-        {**KERNELS, **FREE, **LARGE},
+        {**KERNELS, **FREE, **LARGE, **LAYERS},
         tests=359,
     ),
     "delay": Task(

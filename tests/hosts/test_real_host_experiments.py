@@ -14,6 +14,7 @@ from hope_ssm.datasets.lra import listops, pathfinder_files
 
 FOLDER = Path(__file__).parents[2] / "configs" / "experiment" / "hope"
 EXPERIMENTS = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"noisy-digits-chunks"})  # that one: workbench
+FAMILY = sorted(path.stem for path in (FOLDER.parent / "essm").glob("*.yaml"))
 SMALL = {
     "lra-listops": ["dataset.l_max=50", "dataset.n_workers=1"],
     "lra-text": ["dataset.l_max=40", "dataset.min_freq=1", "dataset.val_split=0.5", "+dataset.n_workers=1"],
@@ -69,8 +70,19 @@ def place(cifar, tmp_path_factory):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_dry_run(host, tmp_path, place, experiment):
+    train_briefly(host, tmp_path, place, "hope", experiment)
+
+
+@pytest.mark.parametrize("experiment", [name for name in SMALL if name in FAMILY])
+@pytest.mark.parametrize("family", ["s4d-ft", "essm"])
+def test_a_dry_run_of_another_family(host, tmp_path, place, family, experiment):
+    own = ["+model.layer.backend=naive"] if family == "s4d-ft" else ["model.layer.heads=2"]
+    train_briefly(host, tmp_path, place, family, experiment, *own)
+
+
+def train_briefly(host, tmp_path, place, family, experiment, *own):
     root, site = place
-    options = [f"experiment=hope/{experiment}", *SMALL.get(experiment, []), "+trainer.fast_dev_run=true"]
+    options = [f"experiment={family}/{experiment}", *own, *SMALL.get(experiment, []), "+trainer.fast_dev_run=true"]
     host.train(tmp_path, *options, path=(site,), DATA_PATH=str(root))
 
 

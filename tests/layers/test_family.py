@@ -177,13 +177,13 @@ def test_frequency_filter_trains_at_its_rate_or_not_at_all():
 
 
 @pytest.mark.parametrize("name", ["s4d", "s4", "dss", "stable"])
-def test_init_scale_imag_scales_the_frequencies_alone(name):
+def test_imag_scale_scales_the_frequencies_alone(name):
     make = registry.get(name)
-    one, three = (make(d_model=H, d_state=6, init_scale_imag=scale, verbose=False).poles() for scale in (1, 3.0))
+    one, three = (make(d_model=H, d_state=6, imag_scale=scale, verbose=False).poles() for scale in (1, 3.0))
     torch.testing.assert_close(three.real, one.real)
     torch.testing.assert_close(three.imaginary, 3 * one.imaginary)
-    with pytest.raises(ValueError, match="init_scale_imag must be a finite number above 0; got 0"):
-        make(d_model=H, init_scale_imag=0, verbose=False)
+    with pytest.raises(ValueError, match="imag_scale must be a finite number above 0; got 0"):
+        make(d_model=H, imag_scale=0, verbose=False)
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,13 @@ CALLBACKS = {
     "hankel": "hope_ssm.analysis.callback.HankelCallback",
 }
 
-# model/layer=essm; grouped_fftconv (in model/layer=hope) and input_memory_fftconv are values of model.layer.layer
+# model/layer=essm, s5 or linoss; grouped_fftconv (in model/layer=hope) and input_memory_fftconv: model.layer.layer
 LAYERS = {
     "grouped_fftconv": "hope_ssm.hosts.state_spaces_fftconv.GroupedFFTConv",
     "input_memory_fftconv": "hope_ssm.hosts.state_spaces_layers.InputMemoryFFTConv",
     "essm": "hope_ssm.hosts.state_spaces_layers.HostESSM",
+    "s5": "hope_ssm.hosts.state_spaces_layers.HostS5",
+    "linoss": "hope_ssm.hosts.state_spaces_layers.HostLinOSS",
 }
 
 REGISTRATIONS: dict[str, Callable[[ModuleType], None]] = {

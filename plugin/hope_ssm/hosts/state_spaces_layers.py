@@ -1,4 +1,4 @@
-"""Layers of ours in the host: ``model/layer=essm``, and ``++model.layer.layer=input_memory_fftconv`` in its S4Block."""
+"""Layers of ours in the host: ``model/layer=essm``, s5, linoss; ``++model.layer.layer=input_memory_fftconv``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from hope_ssm.hosts.state_spaces_fftconv import GroupedFFTConv
 from hope_ssm.layers.essm import ESSM
 from hope_ssm.layers.input_memory import with_input_memory
+from hope_ssm.layers.linoss import LinOSS
+from hope_ssm.layers.s5 import S5
 
 
 class _Layer(SequenceModule):
@@ -47,6 +49,20 @@ class HostESSM(_Layer):
 
     def __init__(self, d_model: int, transposed: bool = False, **options: Any) -> None:
         super().__init__(d_model, ESSM(d_model, **options), transposed)
+
+
+class HostS5(_Layer):
+    """``S5`` as a layer of the host; options as there."""
+
+    def __init__(self, d_model: int, transposed: bool = False, **options: Any) -> None:
+        super().__init__(d_model, S5(d_model, **options), transposed)
+
+
+class HostLinOSS(_Layer):
+    """``LinOSS`` as a layer of the host; options as there."""
+
+    def __init__(self, d_model: int, transposed: bool = False, **options: Any) -> None:
+        super().__init__(d_model, LinOSS(d_model, **options), transposed)
 
 
 class InputMemoryFFTConv(_Layer):

@@ -42,7 +42,7 @@ _logger = logging.getLogger("hope_ssm.kernels")
 # Options the host's S4 configurations pass to every kernel and that mean something to S4 alone.
 S4_OPTIONS = frozenset(
     {"backend", "bandlimit", "comp", "disc", "dt_fast", "dt_tie", "efficient_bidirectional", "imag_transform"}
-    | {"init_args", "init_scale_imag", "is_real", "measure", "rank", "real_transform"}
+    | {"init_args", "imag_scale", "is_real", "measure", "rank", "real_transform"}
 )
 
 

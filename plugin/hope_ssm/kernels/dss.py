@@ -36,7 +36,7 @@ class DSSKernel(ModalKernel):
             Δtλ means Δt Re λ + i Δt' Im λ then. True as in the authors' code and in ``kernel=dss``. False is what
             configurations of earlier versions mean, which do not name it.
         init: as of S4D; the paper's is diag-legs.
-        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
+        imag_scale: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
@@ -53,7 +53,7 @@ class DSSKernel(ModalKernel):
         "C": OptimizerOption(("C",), bare="never"),
     }
     idle_optimizer_options = ("B",)
-    idle_options = S4_OPTIONS - {"init_scale_imag"}
+    idle_options = S4_OPTIONS - {"imag_scale"}
     raw_imaginary_period: Tensor
 
     def __init__(
@@ -61,7 +61,7 @@ class DSSKernel(ModalKernel):
         *,
         d_state: int = 64,
         init: str | None = "diag-legs",
-        init_scale_imag: float = 1.0,
+        imag_scale: float = 1.0,
         variant: str = "exp",
         separate_periods: bool = False,
         **shared: Any,
@@ -74,7 +74,7 @@ class DSSKernel(ModalKernel):
                 "Set model.layer.l_max to the length of the sequences, or take variant='exp'."
             )
         poles = initial_poles("diag-legs" if init is None else init, self.n, self.deterministic)
-        self.register_modes(poles, init_scale_imag)
+        self.register_modes(poles, imag_scale)
         self.separate_periods = check_flag("separate_periods", separate_periods)
         if self.separate_periods:
             self.register("raw_imaginary_period", self.raw_sampling_period.detach().clone())

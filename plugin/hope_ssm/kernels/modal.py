@@ -117,7 +117,7 @@ class ModalKernel(StateSpaceKernel):
         Source: Yu, Lyu, Lim, Mahoney, Erichson, "Tuning Frequency Bias of State Space Models", ICLR 2025
         (arXiv 2410.02035).
         """
-        poles = torch.complex(poles.real, check_positive_number("init_scale_imag", scale_imag) * poles.imag)
+        poles = torch.complex(poles.real, check_positive_number("imag_scale", scale_imag) * poles.imag)
         C = self.initial_outputs()
         self.register_sampling_period("raw_sampling_period", self.d_model)
         self.register_poles(poles.expand(self.n_ssm, -1))

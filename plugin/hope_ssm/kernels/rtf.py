@@ -151,8 +151,9 @@ class RTFKernel(StateSpaceKernel):
             power = self.per_feature(Companion(a).squares(doublings + 1)[-1])
             b = b - torch.einsum("chn,hnm->chm", b, power)
         below = torch.fft.rfft(torch.nn.functional.pad(a, (1, 0), value=1.0), n=points)
-        spectrum = torch.fft.rfft(b, n=points) / self.per_feature(below)
-        return torch.fft.irfft(spectrum, n=points)[..., :length].to(working_dtype(self.numerator)), None
+        spectrum = torch.fft.rfft(b.unflatten(1, (-1, self.n_ssm)), n=points) / below
+        samples = torch.fft.irfft(spectrum, n=points).flatten(1, 2)
+        return samples[..., :length].to(working_dtype(self.numerator)), None
 
     def default_state(self, *batch_shape: int) -> Tensor:
         """Return the zero state (*batch_shape, H, n), real, float32 at least, on the parameters' device."""

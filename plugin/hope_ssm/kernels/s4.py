@@ -20,6 +20,26 @@ COMBINATIONS = {"hippo": ("legs", "fout")}
 OTHER_NAMES = {"fourier": "fout"}
 
 
+def eliminated(core: Tensor, x: Tensor) -> Tensor:
+    """M⁻¹ x by elimination without pivots, for matrices with a positive symmetric part, which have no small ones.
+
+    Of a few rows: so it is arithmetic alone, which every exporter knows.
+
+    Args:
+        core: M, (H, rank, rank).
+        x: (H, rank, n).
+
+    Returns:
+        (H, rank, n).
+    """
+    rows = torch.cat([core, x], dim=-1)
+    for i in range(core.shape[-1]):
+        pivot = rows[:, i : i + 1] / rows[:, i : i + 1, i : i + 1]
+        cleared = rows - rows[..., i : i + 1] * pivot
+        rows = torch.cat([cleared[:, :i], pivot, cleared[:, i + 1 :]], dim=-2)
+    return rows[..., core.shape[-1] :]
+
+
 class _Woodbury:
     """(1 - ΔtA/2)⁻¹ = D⁻¹ - Δt N (1 + Δt WᵀN)⁻¹ WᵀD⁻¹  with  D = 1 - ΔtΛ/2  and  N = D⁻¹W  (Woodbury's identity).
 
@@ -37,7 +57,7 @@ class _Woodbury:
         self.right = times(self.diagonal.mT, W.mT).mT  # WᵀD⁻¹
         gain = dt.unsqueeze(-1)
         core = torch.eye(W.shape[-2], dtype=W.dtype, device=W.device) + gain * self.right @ W.mT
-        self.left = torch.linalg.solve(core.mT, gain * times(self.diagonal, W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
+        self.left = eliminated(core.mT, gain * times(self.diagonal, W.mT).mT)  # Δt (1 + Δt WᵀN)⁻ᵀ Nᵀ
 
     def solve(self, x: Tensor) -> Tensor:
         """(1 - ΔtA/2)⁻¹ x.
@@ -82,7 +102,7 @@ class S4Kernel(ModalKernel):
         d_state: n, even: n/2 modes and their conjugates.
         init: ``"legs"``, ``"legt"`` (of rank 2), ``"lagt"`` or ``"fout"`` (alias ``"fourier"``), see ``hippo``;
             ``"hippo"`` for legs in the first half of the n_ssm copies and fout in the second.
-        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
+        imag_scale: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         rank: rows of P, at least as many as the basis needs.
         B_clip: imaginary parts of the initial B, in the modes' coordinates, are cut off at this, as in state-spaces/s4
             (there |B| of legs ends at 2, not at 41 for n = 64); None for the B of the paper.
@@ -106,7 +126,7 @@ class S4Kernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS - {"rank", "init_scale_imag"}
+    idle_options = S4_OPTIONS - {"rank", "imag_scale"}
     P: Tensor
 
     def __init__(
@@ -116,7 +136,7 @@ class S4Kernel(ModalKernel):
         dt_min: float | None = 0.001,
         dt_max: float | None = 0.1,
         init: str | None = "legs",
-        init_scale_imag: float = 1.0,
+        imag_scale: float = 1.0,
         rank: int = 1,
         B_clip: float | None = 2.0,
         **shared: Any,
@@ -126,7 +146,7 @@ class S4Kernel(ModalKernel):
         self.n, self.rank = self.check_order(d_state), check_positive_integer("rank", rank)
         self.B_clip = None if B_clip is None else check_positive_number("B_clip", B_clip)
         poles, P, B = (torch.as_tensor(part) for part in self._copies("legs" if init is None else init))
-        self.register_modes(poles, init_scale_imag)
+        self.register_modes(poles, imag_scale)
         self.register("P", torch.view_as_real(P))
         self.register("B", torch.view_as_real(B))
 

@@ -85,7 +85,7 @@ class S4DKernel(ModalKernel):
         d_state: n, even.
         init: ``"diag-lin"``, ``"diag-inv"``, ``"diag-legs"`` or ``"diag-fourier"``, or at random, the same for all
             features: ``"diag-rand"``, ``"diag-uniform"``.
-        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
+        imag_scale: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         input_init: the initial B: ``"ones"``; ``"hippo"``, that of HiPPO-LegS, cut off at ±2 as in S4; None for hippo
             with diag-legs, as in state-spaces/s4, and ones otherwise.
         disc: ``"zoh"`` or ``"bilinear"``.
@@ -104,14 +104,14 @@ class S4DKernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS - {"disc", "init_scale_imag"}
+    idle_options = S4_OPTIONS - {"disc", "imag_scale"}
 
     def __init__(
         self,
         *,
         d_state: int = 64,
         init: str | None = "diag-lin",
-        init_scale_imag: float = 1.0,
+        imag_scale: float = 1.0,
         input_init: str | None = None,
         disc: str = "zoh",
         **shared: Any,
@@ -125,7 +125,7 @@ class S4DKernel(ModalKernel):
         hippo = check_choice("input_init", input_init, INPUTS) == "hippo"
         ones = torch.ones(n // 2, dtype=torch.complex128)
         B = torch.as_tensor(clipped(nplr("legs", n, 1)[2], 2.0)) if hippo else ones
-        self.register_modes(poles, init_scale_imag)
+        self.register_modes(poles, imag_scale)
         self.register("B", torch.view_as_real(B).repeat(self.n_ssm, 1, 1))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:

@@ -52,7 +52,7 @@ class StableKernel(ModalKernel):
         offset: b of best: 0.1 as in the authors' code and in ``kernel=stable``. ½ is what configurations of earlier
             versions mean, which do not name it.
         init: as of S4D.
-        init_scale_imag: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
+        imag_scale: α, the factor of the imaginary parts of the initial poles (S4D-FT); 1 leaves them.
         **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
             ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
 
@@ -68,7 +68,7 @@ class StableKernel(ModalKernel):
         "B": OptimizerOption(("B",)),
         "C": OptimizerOption(("C",), bare="never"),
     }
-    idle_options = S4_OPTIONS - {"init_scale_imag"}
+    idle_options = S4_OPTIONS - {"imag_scale"}
     A_weight: Tensor
 
     def __init__(
@@ -76,7 +76,7 @@ class StableKernel(ModalKernel):
         *,
         d_state: int = 64,
         init: str | None = "diag-lin",
-        init_scale_imag: float = 1.0,
+        imag_scale: float = 1.0,
         reparameterization: str = "best",
         offset: float = 0.5,
         **shared: Any,
@@ -85,7 +85,7 @@ class StableKernel(ModalKernel):
         self.n = self.check_order(d_state)
         self.reparameterization = check_choice("reparameterization", reparameterization, REPARAMETERIZATIONS)
         self.offset = check_positive_number("offset", offset)
-        self.register_modes(initial_poles(init, self.n, self.deterministic), init_scale_imag)
+        self.register_modes(initial_poles(init, self.n, self.deterministic), imag_scale)
         self.register("B", torch.tensor([1.0, 0.0]).repeat(self.n_ssm, self.n // 2, 1))
 
     def _maps(self) -> Map:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hope_ssm import registry
-from hope_ssm.checks import check_known, check_positive_integer, log_once, option_names
+from hope_ssm.checks import check_positive_integer
 from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.hippo import legs, normal_modes
 from hope_ssm.kernels.modal import Diagonal, ModalKernel, zero_order_hold
-from hope_ssm.kernels.optimizer_options import ModuleWithOptions, OptimizerOption
+from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.layers.fftconv import FFTConvolution
-from hope_ssm.layers.input_memory import with_input_memory
-from hope_ssm.layers.padding import check_input, without_padding
-from hope_ssm.layers.pointwise import make_dropout
-from hope_ssm.layers.s4block import S4Block
-
-_logger = logging.getLogger("hope_ssm.layers")
+from hope_ssm.layers.shared_state import SharedState, SharedStateLayer, slow_rates
 
 LEAST_DECAY = 1e-4
 RATE = 0.001  # the published learning rate of Λ, Δ and B
 
 
 class OneModeKernel(ModalKernel):
-    """κ_t = Re[e^{λΔt} (e^{λΔ} - 1)/λ]  with  Re λ = min(raw, -1e-4): one mode and one Δ per feature, no B and no C.
+    """κ_t = 2 Re[c e^{λΔt} (e^{λΔ} - 1)/λ]  with  Re λ = min(raw, -1e-4): one mode and one Δ per feature, B = 1.
 
     Args:
         heads: S; all heads begin with the same poles, those of the normal part of HiPPO-LegS.
-        **shared: see ``SequenceKernel``; d_model is S·n.
+        copies: how many times the features repeat their modes; λ and Δ are those of d_model/copies features.
+        parts: (Re c, Im c) for every channel, or for all of them: (½, 0) is the real part, (0, -½) the imaginary one.
+        **shared: see ``SequenceKernel``.
 
-    Source: see ``ESSM``.
+    Source: see ``ESSM`` and ``S5``.
     """
 
     name = "essm"
@@ -48,103 +43,36 @@ class OneModeKernel(ModalKernel):
     idle_optimizer_options = ("B", "C")
     idle_options = S4_OPTIONS | {"init", "n_ssm"}
 
-    def __init__(self, *, heads: int, **shared: Any) -> None:
+    def __init__(
+        self, *, heads: int, copies: int = 1, parts: Sequence[tuple[float, float]] = ((0.5, 0.0),), **shared: Any
+    ) -> None:
         super().__init__(**shared)
-        self.n = 2
-        A, _, P = legs(2 * self.d_model // heads)
+        self.n, modes = 2, self.d_model // copies
+        A, _, P = legs(2 * modes // heads)
         poles = torch.as_tensor(np.tile(normal_modes(A, P)[0], heads)).unsqueeze(-1)
-        self.register_sampling_period("raw_sampling_period", self.d_model)
+        self.register_sampling_period("raw_sampling_period", modes)
         self.register("A_real", -poles.real.abs())
         self.register("A_imag", -poles.imag.abs())
-        C = torch.tensor([0.5, 0.0]).expand(self.channels, self.d_model, 1, 2)  # the kernels' outputs are 2 Re C z
+        C = torch.tensor(parts)[:, None, None].expand(self.channels, self.d_model, 1, 2)
         self.register_buffer("C", C.to(torch.get_default_dtype()).clone(), persistent=False)
 
+    def transformed(self, raw: Tensor) -> Tensor:
+        """Δ of every feature."""
+        return self.per_feature(super().transformed(raw))
+
     def poles(self) -> Diagonal:
-        """λ, each part (S·n, 1), float64."""
-        return Diagonal(self.A_real.double().clamp(max=-LEAST_DECAY), self.A_imag.double())
+        """λ, each part (H, 1), float64."""
+        real, imaginary = self.A_real.double().clamp(max=-LEAST_DECAY), self.A_imag.double()
+        return Diagonal(self.per_feature(real), self.per_feature(imaginary))
 
     def discretized(self, rate: float = 1.0) -> tuple[Diagonal, Tensor]:
-        """(Ā, B̄ (S·n, 2) in coordinates) by the zero-order hold of B = 1, float64."""
+        """(Ā, B̄ (H, 2) in coordinates) by the zero-order hold of B = 1, float64."""
         poles = self.poles()
         one = torch.cat([torch.ones_like(poles.real), torch.zeros_like(poles.real)], dim=-1)
         return zero_order_hold(poles, one, self.periods(rate))
 
 
-class HeadsOfModes(ModuleWithOptions):
-    """y = 2 C x + D ⊙ u  with  x_j = κ_j ∗ (B u)_j  in each of S heads of H/S features and n modes.
-
-    Args:
-        d_model: H.
-        heads: S.
-        d_state: n.
-        bidirectional: whether κ also runs backwards, κ(-t-1) for t < 0; it has no parameters of its own.
-        lr: learning rates with the keys dt, A and B.
-        wd: weight decays, likewise.
-        **options: of ``FFTConvolution`` and of ``OneModeKernel``.
-    """
-
-    def __init__(
-        self, d_model: int, heads: int, d_state: int, bidirectional: bool, lr: Any, wd: Any, **options: Any
-    ) -> None:
-        super().__init__()
-        self.heads, self.d_output, width = heads, d_model, d_model // heads
-        self.convolution = FFTConvolution(
-            heads * d_state, OneModeKernel, bidirectional=bidirectional, heads=heads, lr=lr, wd=wd,
-            feedthrough=False, **options,
-        )  # fmt: skip
-        A, _, P = legs(2 * d_state)
-        projection = torch.as_tensor(normal_modes(A, P)[1].real.copy())
-        draws = nn.init.trunc_normal_(torch.empty(heads, 2 * d_state, width, dtype=torch.float64))
-        B = (projection @ draws / math.sqrt(width)).to(torch.get_default_dtype())
-        rule = OptimizerOption(("B",))
-        given = {"lr": rule.of(lr), "weight_decay": rule.of(wd)}
-        self.B: Tensor
-        if given["lr"] == 0:
-            self.register_buffer("B", B)
-        else:
-            self.parameter_options["B"] = {key: value for key, value in given.items() if value is not None}
-            self.register_parameter("B", nn.Parameter(B))
-        self.C = nn.Parameter(nn.init.trunc_normal_(torch.empty(heads, width, d_state)) / math.sqrt(d_state))
-        self.D = nn.Parameter(torch.randn(d_model))
-
-    @property
-    def kernel(self) -> nn.Module:
-        """The kernel of S·n modes."""
-        return self.convolution.kernel
-
-    def _inputs(self, x: Tensor) -> Tensor:
-        """B u, (…, H) to (…, S·n)."""
-        u = x.unflatten(-1, (self.heads, -1))
-        return torch.einsum("...sh,snh->...sn", u, self.B.to(x.dtype)).flatten(-2)
-
-    def _outputs(self, modes: Tensor, x: Tensor) -> Tensor:
-        """2 C x + D ⊙ u, (…, S·n) and (…, H) to (…, H)."""
-        modes = modes.unflatten(-1, (self.heads, -1))
-        y = 2 * torch.einsum("...sn,shn->...sh", modes, self.C.to(x.dtype)).flatten(-2)
-        return y + self.D.to(x.dtype) * x
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; see ``FFTConvolution.forward``."""
-        modes, state = self.convolution(self._inputs(x), state=state, rate=rate, lengths=lengths)
-        return self._outputs(modes, x), state
-
-    def setup_step(self, **options: Any) -> None:
-        """Prepare for ``step``."""
-        self.convolution.setup_step(**options)
-
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, H)."""
-        modes, state = self.convolution.step(self._inputs(x), state)
-        return self._outputs(modes, x), state
-
-    def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state (*batch_shape, S·n, 1), complex."""
-        return self.convolution.default_state(*batch_shape)
-
-
-class ESSM(nn.Module):
+class ESSM(SharedStateLayer):
     """z ⊙ σ(W₂ z + b)  with  z = drop(gelu(W y)),  y = 2 C x + D ⊙ u  and  x_j = κ_j ∗ (B u)_j,
     κ_j(t) = Re[e^{λ_jΔ_jt} (e^{λ_jΔ_j} - 1)/λ_j].
 
@@ -203,56 +131,24 @@ class ESSM(nn.Module):
         verbose: bool = True,
         **idle: Any,
     ) -> None:
-        super().__init__()
-        self.d_model = self.d_output = check_positive_integer("d_model", d_model)
+        check_positive_integer("d_model", d_model)
         heads, d_state = check_positive_integer("heads", heads), check_positive_integer("d_state", d_state)
         if d_model % heads:
             raise ValueError(f"heads must divide d_model={d_model}; got {heads}.")
-        self._check_idle(idle, verbose)
-        if lr is None or isinstance(lr, Mapping):
-            said = {key: value for key, value in (lr or {}).items() if value is not None}
-            lr = {"dt": RATE, "A": RATE, "B": RATE, **said}
-        system = HeadsOfModes(
-            d_model, heads, d_state, bidirectional, lr, wd, dt_min=dt_min, dt_max=dt_max,
-            dt_transform=dt_transform or "exp", l_max=l_max, drop_kernel=drop_kernel, convolution=convolution,
-            frequency_filter=frequency_filter, deterministic=deterministic, verbose=verbose,
+        self.check_idle("essm", idle, verbose)
+        lr = slow_rates(lr, RATE)
+        systems = FFTConvolution(
+            heads * d_state, OneModeKernel, heads=heads, bidirectional=bidirectional, feedthrough=False,
+            dt_min=dt_min, dt_max=dt_max, dt_transform=dt_transform or "exp", lr=lr, wd=wd, l_max=l_max,
+            drop_kernel=drop_kernel, convolution=convolution, frequency_filter=frequency_filter,
+            deterministic=deterministic, verbose=verbose,
         )  # fmt: skip
-        self.layer: Any = with_input_memory(system, input_memory, d_model)
-        self.mixer: nn.Module = nn.Linear(d_model, d_model, bias=False) if heads > 1 else nn.Identity()
-        self.drop = make_dropout(dropout, tie_dropout)
-        self.gate = nn.Linear(d_model, d_model)
-
-    @staticmethod
-    def _check_idle(idle: Mapping[str, Any], verbose: bool) -> None:
-        name = idle.get("mode") or idle.get("kernel")
-        owners = [S4Block, FFTConvolution, *([registry.get(name)] if name else [])]
-        others = S4_OPTIONS.union(*map(option_names, owners))
-        check_known("the essm layer", [key for key in idle if key not in others], option_names(ESSM))
-        if verbose and name:
-            log_once(_logger, logging.INFO, f"essm: {name!r} and other options of a kernel have no effect.")
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
-        check_input(x, "batch", "length", self.d_model)
-        y, state = self.layer(without_padding(x, lengths), state=state, rate=rate, lengths=lengths)
-        return self._pointwise(y), state
-
-    def _pointwise(self, y: Tensor) -> Tensor:
-        z = self.drop(nn.functional.gelu(self.mixer(y)))
-        return z * torch.sigmoid(self.gate(z))
-
-    def setup_step(self, **options: Any) -> None:
-        """Prepare for ``step``; no need to, and safe at any time."""
-        self.layer.setup_step(**options)
-
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, H)."""
-        check_input(x, "batch", self.d_model)
-        y, state = self.layer.step(x, state)
-        return self._pointwise(y), state
-
-    def default_state(self, *batch_shape: int) -> Tensor:
-        """Return the zero state."""
-        return self.layer.default_state(*batch_shape)
+        A, _, P = legs(2 * d_state)
+        projection, width = torch.as_tensor(normal_modes(A, P)[1].real.copy()), d_model // heads
+        draws = nn.init.trunc_normal_(torch.empty(heads, 2 * d_state, width, dtype=torch.float64))
+        B = (projection @ draws / math.sqrt(width)).to(torch.get_default_dtype())
+        C = nn.init.trunc_normal_(torch.empty(heads, width, d_state)) / math.sqrt(d_state)
+        super().__init__(
+            SharedState(systems, B, C, gain=2, lr=lr, wd=wd), d_model, mixed=heads > 1, dropout=dropout,
+            tie_dropout=tie_dropout, input_memory=input_memory,
+        )  # fmt: skip

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
-from hope_ssm.layers.frequency_filter import make_frequency_filter
+from hope_ssm.layers.frequency_filter import check_causal, make_frequency_filter
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.ops.circular_convolution import circular_convolution
@@ -174,7 +174,7 @@ class FFTConvolution(nn.Module):
     def _check_recurrent(self, kernel_length: int, length: int, rate: float) -> None:
         if self.bidirectional:
             raise ValueError("a bidirectional layer must be called without a state; it has no recurrent mode.")
-        self._check_causal("a state")
+        check_causal(self.frequency_filter, "a state")
         if rate != 1:
             raise ValueError(
                 f"the rate must be 1 with a state; got {rate}. Call without a state, or train at this rate."
@@ -185,19 +185,12 @@ class FFTConvolution(nn.Module):
                 f"got {length} steps. Use l_max=null or shorter chunks."
             )
 
-    def _check_causal(self, got: str) -> None:
-        if self.frequency_filter is not None:
-            raise ValueError(
-                "a layer with a frequency filter must be called on whole sequences, because the filter looks ahead; "
-                f"got {got}. Use model.layer.frequency_filter=null."
-            )
-
     def _check_steps(self, got: str) -> None:
         if self.bidirectional:
             raise ValueError("a bidirectional layer has no recurrent mode; train it with bidirectional=false.")
         if self.circular:
             raise self._no_recurrence("not be run step by step")
-        self._check_causal(got)
+        check_causal(self.frequency_filter, got)
 
     def _next_state(self, u: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
         """The state after the last step of each sequence.

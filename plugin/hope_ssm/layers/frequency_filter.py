@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hope_ssm.checks import check_known
 from hope_ssm.kernels.optimizer_options import ModuleWithOptions, check_rate
+from hope_ssm.ops.transforms import into_onnx
 from hope_ssm.precision import working_dtype
 
 OPTIONS = ("exponent", "lr")
@@ -63,10 +64,24 @@ class FrequencyFilter(ModuleWithOptions):
             (B, C, H, L) in the dtype of u; computed in float32 at least.
         """
         length, dtype, size = u.shape[-1], working_dtype(u, k), u.shape[-1] + max(ahead, k.shape[-1] - ahead)
-        frequency = torch.fft.rfftfreq(size, d=rate, dtype=dtype, device=u.device)
+        if isinstance(length, torch.SymInt) and (into_onnx() or not isinstance(ahead, int)):
+            raise ValueError(  # which torch.onnx.export answers by exporting this one length
+                "a frequency filter must have sequences of one length in torch.onnx.export, and in torch.export of a "
+                "bidirectional layer; got a dynamic one. Leave the length out of dynamic_shapes."
+            )
+        frequency = torch.arange(size // 2 + 1, dtype=dtype, device=u.device) / (size * rate)
         gain = torch.exp(self.exponent.to(dtype).unsqueeze(-1) * torch.log1p(frequency))
-        spectrum = torch.fft.rfft(u.to(dtype), n=size).unsqueeze(1) * (gain * torch.fft.rfft(k.to(dtype), n=size))
+        spectrum = torch.fft.rfft(u.to(dtype).unsqueeze(1), n=size) * (gain * torch.fft.rfft(k.to(dtype), n=size))
         return torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length].to(u.dtype)
+
+
+def check_causal(frequency_filter: nn.Module | None, got: str) -> None:
+    """Raise unless there is no filter, for what needs a causal layer and ``got`` one with a filter."""
+    if frequency_filter is not None:
+        raise ValueError(
+            "a layer with a frequency filter must be called on whole sequences, because the filter looks ahead; "
+            f"got {got}. Use model.layer.frequency_filter=null."
+        )
 
 
 def make_frequency_filter(setting: Mapping[str, Any] | None, channels: int, d_model: int) -> FrequencyFilter | None:

@@ -17,7 +17,7 @@ from hope_ssm.layers.pointwise import make_activation, make_dropout, make_linear
 
 _logger = logging.getLogger("hope_ssm.layers")
 
-INNER_LAYERS = ("fftconv", "grouped_fftconv", "input_memory_fftconv")  # three layers of the host, one here
+INNER_LAYERS = ("fftconv", "grouped_fftconv", "input_memory_fftconv")  # one layer here, three in the host
 
 
 def renamed(old: str, new: str, old_value: Any, value: Any) -> Any:
@@ -64,8 +64,7 @@ class S4Block(nn.Module):
         d_model: H.
         mode: name of the kernel, under the default key of the host; or
         kernel: name of the kernel.
-        layer: ``"fftconv"``, or a name that the host has beside it for what this layer is: ``"grouped_fftconv"``,
-            ``"input_memory_fftconv"``.
+        layer: one of ``INNER_LAYERS``, which differ in the host alone.
         activation: see ``make_activation``.
         mult_act: see ``make_activation``.
         bottleneck: a whole number that divides H, or None for none.

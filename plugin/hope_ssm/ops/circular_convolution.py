@@ -22,5 +22,5 @@ def circular_convolution(u: Tensor, k: Tensor) -> Tensor:
         (B, C, H, L) in the dtype of u; computed in the common dtype of u and k, float32 at least.
     """
     dtype = working_dtype(u, k)
-    spectrum = torch.fft.rfft(u.to(dtype)).unsqueeze(1) * torch.fft.rfft(k.to(dtype))
+    spectrum = torch.fft.rfft(u.to(dtype).unsqueeze(1)) * torch.fft.rfft(k.to(dtype))
     return torch.fft.irfft(spectrum, n=u.shape[-1]).to(u.dtype)

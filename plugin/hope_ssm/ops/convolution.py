@@ -73,5 +73,6 @@ def sample_noncausal_kernel(h: Tensor, dt: Tensor, length: int, backend: backend
     Returns:
         (..., L) real. Im g(0) and, for even L, Im g(π) have no effect: g there is its own conjugate.
     """
-    real, imaginary = sample_transfer_function(h.movedim(-1, 0), dt, length, backend)
-    return torch.fft.irfft(real + 1j * imaginary, n=length)
+    of_real, of_imaginary = torch.view_as_real(sample_transfer_function(h.movedim(-1, 0), dt, length, backend))
+    turned = torch.stack([-of_imaginary[..., 1], of_imaginary[..., 0]], dim=-1)  # i times it
+    return torch.fft.irfft(torch.view_as_complex(of_real + turned), n=length)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.ops import grouped_convolution as grouped
-from hope_ssm.ops.transforms import forward_mode
+from hope_ssm.ops.transforms import forward_mode, into_onnx, largest
 from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "plain")
@@ -54,7 +54,9 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
 def plain_convolution(u: Tensor, k: Tensor, ahead: int = 0) -> Tensor:
     """The definition by three transforms; arguments and result as in ``long_convolution``."""
     length, dtype, size = u.shape[-1], working_dtype(u, k), u.shape[-1] + max(ahead, k.shape[-1] - ahead)
-    spectrum = torch.fft.rfft(u.to(dtype), n=size).unsqueeze(1) * torch.fft.rfft(k.to(dtype), n=size)
+    if into_onnx():  # a power of 2 is exact and fast in its runtime, which confuses sizes that depend on the length
+        size = 1 << (largest(size) - 1).bit_length()
+    spectrum = torch.fft.rfft(u.to(dtype).unsqueeze(1), n=size) * torch.fft.rfft(k.to(dtype), n=size)
     return torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length].to(u.dtype)
 
 

@@ -81,7 +81,7 @@ def transform_size(n: int) -> int:
     return min(factor << ((2 * n - 2) // factor).bit_length() for factor in (1, 3, 5, 9))
 
 
-def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
+def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> list[Tensor]:
     """Real FFTs of the series of A, A², A⁴, …, the first n Taylor coefficients of ((w - a) / (1 - aw))^(2^m).
 
     By repeated squaring in float64: the relative error of power L is about ε·L.
@@ -92,15 +92,15 @@ def spectra_of_advance(sampling_period: Tensor, n: int, count: int) -> Tensor:
         count: how many.
 
     Returns:
-        (count, ..., transform_size(n) // 2 + 1) complex128.
+        as many, each (..., transform_size(n) // 2 + 1) complex128.
     """
     a, gain, size = allpass_coefficient(sampling_period), input_gain(sampling_period), transform_size(n)
     series = torch.cat([-a.unsqueeze(-1), gain.unsqueeze(-1) * geometric_series(a, n)[..., : n - 1]], dim=-1)
     spectra = [torch.fft.rfft(series, n=size)]
     while len(spectra) < count:
-        series = torch.fft.irfft(spectra[-1].square(), n=size)[..., :n]
+        series = torch.fft.irfft(spectra[-1] * spectra[-1], n=size)[..., :n]
         spectra.append(torch.fft.rfft(series, n=size))
-    return torch.stack(spectra)[:count]
+    return spectra[:count]
 
 
 def allpass_power(sampling_period: Tensor, exponent: int, n: int) -> Tensor:

@@ -21,6 +21,11 @@ def recorded() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
+def into_onnx() -> bool:
+    """Whether torch.onnx.export records: it knows complex results of FFTs, their sums and products, and little else."""
+    return torch.onnx.is_in_onnx_export()
+
+
 def as_written() -> bool:
     """Whether functions with a backward pass of their own must not be used, but what they compute, as it is written.
 

@@ -25,7 +25,7 @@ from hope_ssm.checks import check_choice, log_once
 from hope_ssm.extras import install_line
 from hope_ssm.ops.frequency import laguerre_prefactor
 from hope_ssm.ops.toeplitz import allpass_power, transposed_product
-from hope_ssm.ops.transforms import transformed
+from hope_ssm.ops.transforms import into_onnx, transformed
 
 Function = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -80,12 +80,14 @@ def get(name: str, device: torch.device) -> Backend:
     """Return backend ``name`` for tensors on ``device``.
 
     keops and triton compute numbers and gradients alone; blocked stands in for them under torch.func's transforms and
-    in forward-mode differentiation.
+    in forward-mode differentiation. torch.onnx.export has samples of dense and responses of krylov, whatever the name.
 
     Raises:
         ValueError: an unknown name, or a device that the backend does not compute on.
         ImportError: a package that it needs is absent.
     """
+    if into_onnx():
+        return Backend(_loaded[_load("dense", device, False)].samples, _loaded[_load("krylov", device, False)].response)
     return _loaded[_load(name, device, transformed())]
 
 

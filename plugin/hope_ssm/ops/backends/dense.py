@@ -1,4 +1,4 @@
-"""The readable reference: every power of every node, (..., n, F) complex numbers at once."""
+"""The readable reference: every power of every node, (..., n, F) real and imaginary parts at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
     angle = warped_angle(theta, sampling_period.unsqueeze(-1)).to(sampling_period.dtype)
     order = torch.arange(coefficients.shape[-1], dtype=angle.dtype, device=angle.device)
     phase = order[:, None] * angle.unsqueeze(-2)
-    powers = torch.polar(torch.ones_like(phase), -phase)
-    batch = torch.broadcast_shapes(coefficients.shape[:-1], powers.shape[:-2])
-    coefficients = coefficients.expand(*batch, -1).to(powers.dtype)
+    coefficients = coefficients.to(phase.dtype)
     with full_precision(coefficients.device):
-        return torch.einsum("...k,...kf->...f", coefficients, powers.expand(*batch, -1, -1))
+        real, imaginary = (torch.einsum("...k,...kf->...f", coefficients, part) for part in (phase.cos(), phase.sin()))
+    return torch.complex(real, -imaginary)

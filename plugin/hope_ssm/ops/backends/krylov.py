@@ -63,11 +63,12 @@ def moments(gradient: Tensor, sampling_period: Tensor, order: int) -> Tensor:
     return _Analysis.apply(gradient, sampling_period, fine, spectra, order)
 
 
-def tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, Tensor]:
-    """(T(q)ⁱ (1, a, a², …) for i < b as (S, b, n),  spectra of q^(2^m), b ≤ 2^m < L, as (M, S, F)): O(n·√L) numbers."""
+def tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, list[Tensor]]:
+    """(T(q)ⁱ (1, a, a², …) for i < b as (S, b, n),  spectra of q^(2^m), b ≤ 2^m < L, each (S, 1, F)): O(n·√L)."""
     doublings = (length - 1).bit_length()
     fine_doublings = (doublings + 1) // 2
-    spectra = spectra_of_advance(dt, order, doublings).to(torch.promote_types(dt.dtype, torch.complex32))
+    exact = spectra_of_advance(dt.unsqueeze(-1), order, doublings)
+    spectra = [torch.view_as_complex(torch.view_as_real(spectrum).to(dt.dtype)) for spectrum in exact]
     fine = geometric_series(allpass_coefficient(dt), order).to(dt.dtype).unsqueeze(-2)
     for spectrum in spectra[:fine_doublings]:
         fine = torch.cat([fine, _multiplied(fine, spectrum)], dim=-2)
@@ -76,16 +77,18 @@ def tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, Tensor]:
 
 def _detached_tables(dt: Tensor, length: int, order: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        return tables(dt.detach(), length, order)
+        fine, spectra = tables(dt.detach(), length, order)
+        none = dt.new_empty(0)
+        return fine, torch.stack(spectra) if spectra else none
 
 
 def _multiplied(rows: Tensor, spectrum: Tensor) -> Tensor:
-    """x T(q)ᵀ for rows x (S, K, n) and the spectrum of q (S, F); x T(q) for its conjugate."""
+    """x T(q)ᵀ for rows x (S, K, n) and the spectrum of q (S, 1, F); x T(q) for its conjugate."""
     n, size = rows.shape[-1], transform_size(rows.shape[-1])
-    return torch.fft.irfft(torch.fft.rfft(rows, n=size) * spectrum.unsqueeze(-2), n=size)[..., :n]
+    return torch.fft.irfft(torch.fft.rfft(rows, n=size) * spectrum, n=size)[..., :n]
 
 
-def _synthesis(c: Tensor, fine: Tensor, spectra: Tensor, length: int) -> Tensor:
+def _synthesis(c: Tensor, fine: Tensor, spectra: Tensor | list[Tensor], length: int) -> Tensor:
     """(S, R, n), tables → (S, R, L).  Rows of the giant steps are ordered by step, then by R."""
     count, (block, order) = c.shape[-2], fine.shape[-2:]
     rows = torch.nn.functional.pad(c, (0, order - c.shape[-1]))
@@ -98,7 +101,7 @@ def _synthesis(c: Tensor, fine: Tensor, spectra: Tensor, length: int) -> Tensor:
     return product.unflatten(-2, (-1, count)).transpose(-3, -2).flatten(-2)[..., :length]
 
 
-def _analysis(gradient: Tensor, fine: Tensor, spectra: Tensor) -> Tensor:
+def _analysis(gradient: Tensor, fine: Tensor, spectra: Tensor | list[Tensor]) -> Tensor:
     """(S, R, L), tables of order N → (S, R, N), the adjoint of ``_synthesis``."""
     (count, length), block = gradient.shape[-2:], fine.shape[-2]
     steps = torch.nn.functional.pad(gradient, (0, -length % block)).unflatten(-1, (-1, block))

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from hope_ssm.checks import check_flag, check_positive_integer, log_once
 from hope_ssm.layers.essm import ESSM
+from hope_ssm.layers.linoss import LinOSS
 from hope_ssm.layers.padding import reversed_steps, valid_steps, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.layers.s4block import S4Block
+from hope_ssm.layers.s5 import S5
 from hope_ssm.workbench.models.norms import WHOLE_SEQUENCE, make_norm, normalize
 from hope_ssm.workbench.models.pooling import make_pool
 from hope_ssm.workbench.models.residuals import make_residual
@@ -21,7 +23,7 @@ from hope_ssm.workbench.options import instantiate
 
 _logger = logging.getLogger("hope_ssm.workbench")
 
-LAYERS = {"s4": S4Block, "essm": ESSM}
+LAYERS = {"s4": S4Block, "essm": ESSM, "s5": S5, "linoss": LinOSS}
 
 
 class ResidualBlock(nn.Module):

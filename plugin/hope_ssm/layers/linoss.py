@@ -1,0 +1,185 @@
+"""LinOSS: forced harmonic oscillators as the state. Axes: B batch, L steps, H features, p = n/2 oscillators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hope_ssm.checks import check_choice, check_positive_integer
+from hope_ssm.kernels.base import S4_OPTIONS
+from hope_ssm.kernels.optimizer_options import OptimizerOption
+from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.shared_state import SharedState, SharedStateLayer
+
+DISCRETIZATIONS = ("im", "imex", "damped")
+MARGIN = 1e-6  # of uniform numbers from 0 and 1, whose logits are taken
+
+
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
+class Dense:
+    """A matrix (H, n, n) by its entries."""
+
+    entries: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Ā x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
+        return torch.einsum("hij,...hj->...hi", self.entries, x)
+
+    def squares(self, count: int) -> list[Tensor]:
+        """Ā, Ā², Ā⁴, … (H, n, n)."""
+        return repeated_squares(self.entries, count)
+
+
+class OscillatorKernel(StateSpaceKernel):
+    """y'' = -a y - g y' + u, one oscillator per feature, in steps of Δ = σ(raw); the state is (y', y), the output y.
+
+    | discretization | step |
+    |---|---|
+    | im | y' ← y' + Δ (u - a y), y ← y + Δ y', both with the new values: a and y fade, g = 0 |
+    | imex | y' ← y' + Δ (u - a y) with the old y, then y ← y + Δ y' with the new y': energy stays, g = 0 |
+    | damped | y' ← (y' + Δ (u - a y)) / (1 + Δ g), then y ← y + Δ y' |
+
+    a = max(raw, 0) and g = max(raw, 0). For imex and damped Δ²a is kept between (√S - 1)² and (√S + 1)², S = 1 + Δg,
+    where both eigenvalues have the modulus 1/√S: beyond 4 imex would explode. At the start a, Δ and g are uniform on
+    [0, 1].
+
+    Args:
+        discretization: see above.
+        **shared: see ``SequenceKernel``.
+
+    Source: see ``LinOSS``.
+    """
+
+    name = "linoss"
+    optimizer_options = {  # noqa: RUF012
+        "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
+        "stiffness": OptimizerOption(("A",)),
+        "damping": OptimizerOption(("A",)),
+    }
+    idle_optimizer_options = ("B", "C")
+    idle_options = S4_OPTIONS | {"init", "n_ssm", "dt_min", "dt_max", "dt_transform"}
+    stiffness: Tensor
+    damping: Tensor
+
+    def __init__(self, *, discretization: str = "imex", **shared: Any) -> None:
+        super().__init__(**shared)
+        self.n, self.discretization = 2, check_choice("discretization", discretization, DISCRETIZATIONS)
+        self.register("raw_sampling_period", torch.logit(self._uniform(), eps=MARGIN))
+        self.register("stiffness", self._uniform())
+        if self.discretization == "damped":
+            self.register("damping", self._uniform())
+        C = torch.tensor([0.0, 1.0]).expand(self.channels, self.d_model, 2)
+        self.register_buffer("C", C.to(torch.get_default_dtype()).clone(), persistent=False)
+
+    def _uniform(self) -> Tensor:
+        """Numbers (H,) uniform on (0, 1); evenly spaced when deterministic."""
+        if self.deterministic:
+            return (torch.arange(self.d_model, dtype=torch.float64) + 0.5) / self.d_model
+        return torch.rand(self.d_model, dtype=torch.float64)
+
+    def transformed(self, raw: Tensor) -> Tensor:
+        """Δ = σ(raw)."""
+        return torch.sigmoid(raw)
+
+    def outputs(self) -> Tensor:
+        """(0, 1) for every feature, (C, H, 2), float64."""
+        return self.C.double()
+
+    def discretized(self, rate: float = 1.0) -> tuple[Dense, Tensor]:
+        """(Ā, B̄ (H, 2)), float64."""
+        dt, a = self.periods(rate).squeeze(-1), self.stiffness.double().clamp(min=0)
+        if self.discretization == "im":
+            kept = 1 / (1 + dt * dt * a)
+            rows = [torch.stack([kept, -dt * a * kept], -1), torch.stack([dt * kept, kept], -1)]
+            return Dense(torch.stack(rows, -2)), torch.stack([dt * kept, dt * dt * kept], -1)
+        scale = 1 + dt * self.damping.double().clamp(min=0) if self.discretization == "damped" else torch.ones_like(dt)
+        square = (dt * dt * a).clamp((scale.sqrt() - 1).square(), (scale.sqrt() + 1).square())
+        rows = [torch.stack([1 / scale, -square / (dt * scale)], -1), torch.stack([dt / scale, 1 - square / scale], -1)]
+        return Dense(torch.stack(rows, -2)), torch.stack([dt / scale, dt * dt / scale], -1)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the choice, for print(model)."""
+        return f"d_model={self.d_model}, channels={self.channels}, discretization={self.discretization!r}"
+
+
+class LinOSS(SharedStateLayer):
+    """(W₁ z + b₁) ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(y)),  y = C x + D ⊙ u  and oscillators  x'' = -a x - g x' + B u.
+
+    All features force p = n/2 oscillators, and all of them read their positions: B (p, H) and C (H, p) are real and
+    dense. B begins uniform up to ±1/√H, C up to ±1/√p.
+
+    Args:
+        d_model: H.
+        d_state: n, even.
+        discretization: ``"im"``, ``"imex"`` or ``"damped"``, see ``OscillatorKernel``; the first two are LinOSS-IM and
+            LinOSS-IMEX, the last D-LinOSS.
+        bidirectional: whether the same responses also run backwards, without parameters of their own (ours).
+        dropout: see ``make_dropout``; on gelu's outputs.
+        tie_dropout: see there.
+        lr: learning rates with the keys dt, A (a and g) and B, or one number; None: the optimizer's.
+        wd: weight decays, likewise; C has the optimizer's.
+        l_max: cut the responses at this length; None: as long as the input.
+        drop_kernel: dropout on the samples of the responses.
+        convolution: see ``FFTConvolution``.
+        frequency_filter: see ``FFTConvolution``.
+        input_memory: see ``S4Block``.
+        deterministic: no random a, Δ and g.
+        verbose: whether to log options that have no effect.
+        **idle: options of the S4 block and of its kernels, such as kernel=s4d writes; they have no effect.
+
+    Raises:
+        TypeError, ValueError: sizes below 1, an odd d_state, an option that no layer has.
+
+    Source: Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025 (arXiv 2410.03943); Boyer, Rusch, Rus, "Learning to
+    Dissipate Energy in Oscillatory State-Space Models" (arXiv 2505.12171) for the damping and the range of a. The start
+    of g is ours.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        discretization: str = "imex",
+        bidirectional: bool = False,
+        dropout: float | None = 0.0,
+        tie_dropout: bool | None = False,
+        lr: float | Mapping[str, float | None] | None = None,
+        wd: float | Mapping[str, float | None] | None = 0.0,
+        l_max: int | None = None,
+        drop_kernel: float = 0.0,
+        convolution: str = "auto",
+        frequency_filter: Mapping[str, float | None] | None = None,
+        input_memory: Mapping[str, Any] | None = None,
+        deterministic: bool = False,
+        verbose: bool = True,
+        **idle: Any,
+    ) -> None:
+        check_positive_integer("d_model", d_model)
+        if check_positive_integer("d_state", d_state) % 2:
+            raise ValueError(f"d_state of linoss must be even, two numbers an oscillator; got {d_state}.")
+        self.check_idle("linoss", idle, verbose)
+        systems = FFTConvolution(
+            d_state // 2, OscillatorKernel, discretization=discretization, bidirectional=bidirectional,
+            feedthrough=False, lr=lr, wd=wd, l_max=l_max, drop_kernel=drop_kernel, convolution=convolution,
+            frequency_filter=frequency_filter, deterministic=deterministic, verbose=verbose,
+        )  # fmt: skip
+        B = (2 * torch.rand(1, d_state // 2, d_model) - 1) / math.sqrt(d_model)
+        C = (2 * torch.rand(1, d_model, d_state // 2) - 1) / math.sqrt(d_state // 2)
+        super().__init__(
+            SharedState(systems, B, C, gain=1, lr=lr, wd=wd), d_model, whole_glu=True, dropout=dropout,
+            tie_dropout=tie_dropout, input_memory=input_memory,
+        )  # fmt: skip
