@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from hope_ssm import load, registry
+from hope_ssm.analysis import overlay
 from hope_ssm.analysis.callback import HankelCallback
 from hope_ssm.analysis.inspection import SAMPLES, inspect_kernels, kernels, view
+from hope_ssm.cli.main import main
 from hope_ssm.hankel import hankel_singular_values
+from hope_ssm.reporting.plots import KERNEL_COLORS
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.evaluation import evaluate
 from hope_ssm.workbench.training import train
@@ -83,6 +86,38 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
     assert numbers["window"] == pytest.approx([8 / dt for dt in numbers["sampling_period"]])
     assert all(0 <= length < 128 for length in numbers["memory_length"][0])
     assert "must be the directory of a run" in hope("inspect", "absent").stderr
+
+
+def test_several_runs_are_drawn_over_each_other(tmp_path, capsys, monkeypatch):
+    """Two kernels and a second run of one of them, of two layers and of one."""
+    jobs = {"a": ["kernel=hope", "model.n_layers=2"], "b": ["kernel=s4d"], "c": ["kernel=hope", "train.seed=1"]}
+    for name, overrides in jobs.items():
+        quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false"]
+        train(compose([*TINY, *quiet, *overrides]), tmp_path / name)
+    lines = {}
+
+    def keep(figure, path, dpi=110, save=overlay.save):
+        lines[path.stem] = [{line.get_label(): line for line in axes.get_lines()} for axes in figure.axes]
+        save(figure, path, dpi)
+
+    monkeypatch.setattr(overlay, "save", keep)
+    runs = [str(tmp_path / name) for name in jobs]
+    capsys.readouterr()
+    assert main(["inspect", *runs, "--length", "64", "--out", str(tmp_path / "pages")]) == 0
+    names = [f"HOPE, {runs[0]}", "S4D", f"HOPE, {runs[2]}"]
+    assert [*lines["layer-1"][0]] == names
+    assert [*lines["layer-2"][0]] == names[:1], "the others have one layer"
+    colors = [lines["layer-1"][1][name].get_color() for name in names]
+    assert colors[:2] == [KERNEL_COLORS["hope"], KERNEL_COLORS["s4d"]]
+    assert colors[2] not in colors[:2]
+    k = next(iter(kernels(load(runs[0])).values()))(L=64)[0].detach()[0, :, 1:].double().square()
+    expected = (k[:, 10:].sum(-1) / k.sum(-1)).mean()
+    assert lines["layer-1"][1][names[0]].get_ydata()[10] == pytest.approx(float(expected))
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {
+        *(f"layer-{n}.{ending}" for n in (1, 2) for ending in ("png", "pdf", "svg")), "index.html", "inspection.json",
+    }  # fmt: skip
+    assert "S4D" in (tmp_path / "pages" / "index.html").read_text()
+    assert capsys.readouterr().out.count("\nS4D ") == 1
 
 
 @pytest.mark.parametrize("name", [*registry.own_entries()])

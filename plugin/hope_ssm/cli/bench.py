@@ -101,5 +101,5 @@ def run(arguments: list[str]) -> int:
     print(f"\n{text}\n\nTable and numbers: {options.out}/table.md, results.json")
     if sweeps:
         report.draw(sweeps, conditions, options.out / "speed.png")
-        print(f"Picture: {options.out}/speed.png")
+        print(f"Picture: {options.out}/speed.png, .pdf, .svg")
     return 0
