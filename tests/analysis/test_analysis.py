@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
-    done = hope("reduce", str(run), "--states", "4", "--out", "small")
+    done = hope("reduce", str(run), "--d-state", "4", "--out", "small")
     assert done.returncode == 0, done.stderr
     assert "32 of 64" in done.stdout
     report = json.loads((tmp_path / "small" / "reduction.json").read_text())
@@ -45,14 +45,20 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     assert report["metrics"]["before"] == evaluate(run)
     assert report["metrics"]["after"] == evaluate(tmp_path / "small")
     assert set(report["step_microseconds"]) == {"before", "after"}
+    assert report["state_bytes"] == {"before": 8 * 8 * 4, "after": 8 * 4 * 4}
+    whole, small = load(run), load(tmp_path / "small")
+    counts = [sum(p.numel() for p in task.parameters()) for task in (whole, small)]
+    assert report["parameters"] == dict(zip(("before", "after"), counts, strict=True))
+    for said in ("parameters ", "state, bytes ", "step, µs "):
+        assert said in done.stdout
 
-    whole, small = load(run).double(), load(tmp_path / "small").double()
+    whole, small = whole.double(), small.double()
     before, after = (next(iter(kernels(task).values())) for task in (whole, small))
     assert after.name == "reduced"
     error = torch.fft.rfft(before(L=4096)[0] - after(L=4096)[0]).abs()[0].amax(-1)
     torch.testing.assert_close(error, torch.tensor(layer["h_infinity_error"]).double(), rtol=2e-2, atol=1e-5)
-    assert hope("reduce", "small", "--states", "2").returncode == 0
-    again = hope("reduce", str(run), "--states", "4", "--out", "small")
+    assert hope("reduce", "small", "--d-state", "2").returncode == 0
+    again = hope("reduce", str(run), "--d-state", "4", "--out", "small")
     assert "out must be a new run directory" in again.stderr
 
 
@@ -61,8 +67,8 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     ("arguments", "message"),
     [
         (["--tolerance", "0"], "--tolerance must be a finite number above 0; got 0"),
-        (["--states", "9"], "states must be at most 8, what the kernel has; got 9"),
-        (["--states", "0"], "--states must be a whole number of at least 1; got 0"),
+        (["--d-state", "9"], "states must be at most 8, what the kernel has; got 9"),
+        (["--d-state", "0"], "--d-state must be a whole number of at least 1; got 0"),
     ],
 )
 def test_bad_requests_are_one_sentence(run, hope, tmp_path, arguments, message):
@@ -175,7 +181,7 @@ def test_data_that_are_not_there_leave_no_run_behind(run, hope, tmp_path):
     best = torch.load(absent / "checkpoints" / "best.ckpt", weights_only=True)
     best["hyper_parameters"]["config"]["dataset"] = {"_name_": "cifar", "data_dir": str(tmp_path / "nothing")}
     torch.save(best, absent / "checkpoints" / "best.ckpt")
-    done = hope("reduce", str(absent), "--states", "4", "--out", "small")
+    done = hope("reduce", str(absent), "--d-state", "4", "--out", "small")
     assert done.returncode == 1
     assert str(tmp_path / "nothing") in done.stderr
     assert not (tmp_path / "small").exists()
