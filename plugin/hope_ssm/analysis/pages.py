@@ -74,7 +74,7 @@ def draw_layer(name: str, layer: LayerView, path: Path) -> None:
 def table(layers: Mapping[str, LayerView]) -> list[tuple[str, ...]]:
     """Return headings and one row per layer: medians over its systems."""
     ranks = tuple(f"rank, ε={epsilon:g}" for epsilon in EPSILONS)
-    rows: list[tuple[str, ...]] = [("layer", "kernel", "states", *ranks, "largest σ", "memory", "Δt")]
+    rows: list[tuple[str, ...]] = [("layer", "kernel", "d_state", *ranks, "largest σ", "memory", "Δt")]
     for name, layer in layers.items():
         sigma = layer.singular_values
         middle = (f"{numerical_rank(sigma, epsilon).double().median():g}" for epsilon in EPSILONS)

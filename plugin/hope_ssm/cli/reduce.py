@@ -14,7 +14,7 @@ from hope_ssm.workbench.evaluation import SPLITS
 if TYPE_CHECKING:
     from hope_ssm.kernels.reduced import Reduction
 
-HEADINGS = ("layer", "states", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
+HEADINGS = ("layer", "d_state", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
 
 
 def run(arguments: list[str]) -> int:

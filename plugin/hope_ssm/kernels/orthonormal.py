@@ -4,8 +4,8 @@ A section has two states and two reflection coefficients k_1, k_2 in (-1, 1). Wi
 
     s_1 ← -k_1 s_1 - c_1 k_2 s_2 + c_1 c_2 u,   s_2 ← c_1 s_1 - k_1 k_2 s_2 + k_1 c_2 u,   y = c_2 s_2 + k_2 u,
 
-the normalized lattice of two stages: an orthogonal matrix, with the poles p, q of z² + k_1 (1 + k_2) z + k_2. Each section
-is driven by the output of the one before. Axes: H features, m sections, n = 2m states, C channels.
+the normalized lattice of two stages: an orthogonal matrix, with the poles p, q of z² + k_1 (1 + k_2) z + k_2. Each
+section is driven by the output of the one before. Axes: H features, m sections, n = 2m states, C channels.
 
 Source: Gray, Markel, IEEE TASSP 1975; Ninness, Gustafsson, IEEE TAC 1997.
 """

@@ -26,6 +26,7 @@ from hope_ssm.kernels.optimizer_options import OptimizerOption
 from hope_ssm.kernels.orthonormal import Dense, all_pass_chain, paired, projection, reflections, warped
 from hope_ssm.kernels.state_space import StateSpaceKernel
 from hope_ssm.kernels.to_state_space import system
+from hope_ssm.precision import full_precision, working_dtype
 
 PROVED = 1e-6  # relative, of h_infinity_norm
 
@@ -45,7 +46,8 @@ class ReducedKernel(StateSpaceKernel):
     Args:
         d_model: H features.
         d_state: n, even.
-        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
+            ``SequenceKernel``.
 
     Source: Ninness, Gustafsson, "A unifying construction of orthonormal bases for system identification", IEEE TAC
     1997; Gray, Markel, "A normalized digital filter structure", IEEE TASSP 1975.
@@ -115,9 +117,14 @@ class ReducedKernel(StateSpaceKernel):
         return kernel, torch.cat([first, response], dim=-1)[..., :-1]
 
     def _update(self) -> Tensor:
-        """The matrix (H, n + C, n + 1) that maps (s, u) to (the next s, y)."""
+        """The matrix (H, n + C, n + 1) that maps (s, u) to (the change of s, y).
+
+        A - 1 is rounded and not A, so that slow poles keep their distance to the circle.
+        """
         A, B, C, D = self.matrices()
-        return torch.cat([torch.cat([A, B.unsqueeze(-1)], -1), torch.cat([C, D.unsqueeze(-1)], -1)], dim=-2)
+        change = A - torch.eye(self.n, dtype=A.dtype, device=A.device)
+        whole = torch.cat([torch.cat([change, B.unsqueeze(-1)], -1), torch.cat([C, D.unsqueeze(-1)], -1)], dim=-2)
+        return whole.to(working_dtype(self.C))
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """y = C s + D u,  s ← A s + B u.
@@ -130,9 +137,11 @@ class ReducedKernel(StateSpaceKernel):
             y (B, C, H), state.
         """
         state = self.check_inputs(u, state, "B, H")
-        update = self.steps.get(self, "step", self._update)
-        after = torch.einsum("hij,bhj->bhi", update, torch.cat([state, u.unsqueeze(-1)], dim=-1).double())
-        return after[..., self.n :].mT.to(u.dtype), after[..., : self.n].to(state.dtype)
+        update = self.steps.get(self, "step", self._update, copy=False)
+        working = state.to(update.dtype)
+        with full_precision(u.device):
+            found = torch.einsum("hij,bhj->bhi", update, torch.cat([working, u.unsqueeze(-1).to(update.dtype)], dim=-1))
+        return found[..., self.n :].mT.to(u.dtype), (working + found[..., : self.n]).to(state.dtype)
 
     @torch.no_grad()
     def set_system(self, feature: int, system: StateSpace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,11 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def pyplot() -> Any:
-    """Return ``matplotlib.pyplot``, drawing into files alone."""
+    """Return ``matplotlib.pyplot``, drawing into files alone unless a notebook or a program uses it already."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    if "matplotlib.pyplot" not in sys.modules:
+        matplotlib.use("Agg")
     from matplotlib import pyplot as module
 
     return module
