@@ -149,10 +149,7 @@ def choices(task: Task, trials: list[Record]) -> str:
 
 def picture(name: str) -> None:
     """Draw the validation curves of every run in the table."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from hope_ssm.reporting.plots import kernel_color, pyplot
 
     task = protocol_runs.TASKS[name]
     complete, _ = results(task, stored(name))
@@ -160,11 +157,13 @@ def picture(name: str) -> None:
         return
     columns = min(4, len(complete))
     shape = (math.ceil(len(complete) / columns), columns)
-    figure, axes = plt.subplots(*shape, figsize=(3 * shape[1], 2.2 * shape[0]), squeeze=False, sharex=True, sharey=True)
+    figure, axes = pyplot().subplots(
+        *shape, figsize=(3 * shape[1], 2.2 * shape[0]), squeeze=False, sharex=True, sharey=True
+    )
     for axis, (row, runs) in zip(axes.flat, complete.items(), strict=False):
         for one in runs:
             curve = [float(value) for value in one["curve"].split()]
-            axis.plot(range(1, len(curve) + 1), curve, linewidth=0.8)
+            axis.plot(range(1, len(curve) + 1), curve, linewidth=0.8, color=kernel_color(row.split(",")[0]), alpha=0.6)
         axis.set_title(row, fontsize=9)
         axis.set_yscale("linear" if task.metric == "accuracy" else "log")
     for axis in axes.flat[len(complete) :]:

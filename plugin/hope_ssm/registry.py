@@ -2,7 +2,7 @@
 
 This distribution's kernels are those of registry.yaml. Any other distribution joins by declaring entry points in the
 same group; its kernels then appear in ``hope kernels``, in the workbench and in the host. A kernel class may carry the
-attributes ``family``, ``parameters``, ``recurrent`` and ``summary`` to fill its row of the table.
+attributes ``title``, ``family``, ``parameters``, ``recurrent`` and ``summary`` to fill its row of the table.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Entry:
     target: str
     distribution: str
     aliases: tuple[str, ...] = ()
+    title: str = ""
     family: str = "–"
     parameters: str = "–"
     recurrent: bool | None = None
@@ -62,7 +63,7 @@ class Entry:
             kernel = self.load()
         except ImportError:
             return replace(self, summary="does not import")
-        known = {key: getattr(kernel, key, None) for key in ("family", "parameters", "recurrent", "summary")}
+        known = {key: getattr(kernel, key, None) for key in ("title", "family", "parameters", "recurrent", "summary")}
         said: dict[str, Any] = {key: value for key, value in known.items() if isinstance(value, (str, bool))}
         return replace(self, **said)
 
@@ -133,6 +134,16 @@ def names() -> dict[str, Entry]:
 @cache
 def _installed() -> Mapping[str, Entry]:
     return names()
+
+
+def title(name: str) -> str:
+    """Return what tables and pictures call a kernel: its title; that of ``s4`` and the rest of ``s4-hippo``."""
+    known, parts = _installed(), name.split("-")
+    for count in range(len(parts), 0, -1):
+        entry = known.get("-".join(parts[:count]))
+        if entry is not None and (said := entry.described().title):
+            return "-".join([said, *parts[count:]])
+    return name
 
 
 def get(name: str) -> Any:

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from hope_ssm import load, registry
+from hope_ssm.analysis import overlay
 from hope_ssm.analysis.callback import HankelCallback
 from hope_ssm.analysis.inspection import SAMPLES, inspect_kernels, kernels, view
+from hope_ssm.cli.main import main
 from hope_ssm.hankel import hankel_singular_values
+from hope_ssm.reporting.plots import KERNEL_COLORS
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.evaluation import evaluate
 from hope_ssm.workbench.training import train
@@ -32,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
-    done = hope("reduce", str(run), "--states", "4", "--out", "small")
+    done = hope("reduce", str(run), "--d-state", "4", "--out", "small")
     assert done.returncode == 0, done.stderr
     assert "32 of 64" in done.stdout
     report = json.loads((tmp_path / "small" / "reduction.json").read_text())
@@ -42,14 +45,20 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     assert report["metrics"]["before"] == evaluate(run)
     assert report["metrics"]["after"] == evaluate(tmp_path / "small")
     assert set(report["step_microseconds"]) == {"before", "after"}
+    assert report["state_bytes"] == {"before": 8 * 8 * 4, "after": 8 * 4 * 4}
+    whole, small = load(run), load(tmp_path / "small")
+    counts = [sum(p.numel() for p in task.parameters()) for task in (whole, small)]
+    assert report["parameters"] == dict(zip(("before", "after"), counts, strict=True))
+    for said in ("parameters ", "state, bytes ", "step, µs "):
+        assert said in done.stdout
 
-    whole, small = load(run).double(), load(tmp_path / "small").double()
+    whole, small = whole.double(), small.double()
     before, after = (next(iter(kernels(task).values())) for task in (whole, small))
     assert after.name == "reduced"
     error = torch.fft.rfft(before(L=4096)[0] - after(L=4096)[0]).abs()[0].amax(-1)
     torch.testing.assert_close(error, torch.tensor(layer["h_infinity_error"]).double(), rtol=2e-2, atol=1e-5)
-    assert hope("reduce", "small", "--states", "2").returncode == 0
-    again = hope("reduce", str(run), "--states", "4", "--out", "small")
+    assert hope("reduce", "small", "--d-state", "2").returncode == 0
+    again = hope("reduce", str(run), "--d-state", "4", "--out", "small")
     assert "out must be a new run directory" in again.stderr
 
 
@@ -58,8 +67,8 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     ("arguments", "message"),
     [
         (["--tolerance", "0"], "--tolerance must be a finite number above 0; got 0"),
-        (["--states", "9"], "states must be at most 8, what the kernel has; got 9"),
-        (["--states", "0"], "--states must be a whole number of at least 1; got 0"),
+        (["--d-state", "9"], "states must be at most 8, what the kernel has; got 9"),
+        (["--d-state", "0"], "--d-state must be a whole number of at least 1; got 0"),
     ],
 )
 def test_bad_requests_are_one_sentence(run, hope, tmp_path, arguments, message):
@@ -83,6 +92,38 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
     assert numbers["window"] == pytest.approx([8 / dt for dt in numbers["sampling_period"]])
     assert all(0 <= length < 128 for length in numbers["memory_length"][0])
     assert "must be the directory of a run" in hope("inspect", "absent").stderr
+
+
+def test_several_runs_are_drawn_over_each_other(tmp_path, capsys, monkeypatch):
+    """Two kernels and a second run of one of them, of two layers and of one."""
+    jobs = {"a": ["kernel=hope", "model.n_layers=2"], "b": ["kernel=s4d"], "c": ["kernel=hope", "train.seed=1"]}
+    for name, overrides in jobs.items():
+        quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false"]
+        train(compose([*TINY, *quiet, *overrides]), tmp_path / name)
+    lines = {}
+
+    def keep(figure, path, dpi=110, save=overlay.save):
+        lines[path.stem] = [{line.get_label(): line for line in axes.get_lines()} for axes in figure.axes]
+        save(figure, path, dpi)
+
+    monkeypatch.setattr(overlay, "save", keep)
+    runs = [str(tmp_path / name) for name in jobs]
+    capsys.readouterr()
+    assert main(["inspect", *runs, "--length", "64", "--out", str(tmp_path / "pages")]) == 0
+    names = [f"HOPE, {runs[0]}", "S4D", f"HOPE, {runs[2]}"]
+    assert [*lines["layer-1"][0]] == names
+    assert [*lines["layer-2"][0]] == names[:1], "the others have one layer"
+    colors = [lines["layer-1"][1][name].get_color() for name in names]
+    assert colors[:2] == [KERNEL_COLORS["hope"], KERNEL_COLORS["s4d"]]
+    assert colors[2] not in colors[:2]
+    k = next(iter(kernels(load(runs[0])).values()))(L=64)[0].detach()[0, :, 1:].double().square()
+    expected = (k[:, 10:].sum(-1) / k.sum(-1)).mean()
+    assert lines["layer-1"][1][names[0]].get_ydata()[10] == pytest.approx(float(expected))
+    assert {path.name for path in (tmp_path / "pages").iterdir()} == {
+        *(f"layer-{n}.{ending}" for n in (1, 2) for ending in ("png", "pdf", "svg")), "index.html", "inspection.json",
+    }  # fmt: skip
+    assert "S4D" in (tmp_path / "pages" / "index.html").read_text()
+    assert capsys.readouterr().out.count("\nS4D ") == 1
 
 
 @pytest.mark.parametrize("name", [*registry.own_entries()])
@@ -140,7 +181,7 @@ def test_data_that_are_not_there_leave_no_run_behind(run, hope, tmp_path):
     best = torch.load(absent / "checkpoints" / "best.ckpt", weights_only=True)
     best["hyper_parameters"]["config"]["dataset"] = {"_name_": "cifar", "data_dir": str(tmp_path / "nothing")}
     torch.save(best, absent / "checkpoints" / "best.ckpt")
-    done = hope("reduce", str(absent), "--states", "4", "--out", "small")
+    done = hope("reduce", str(absent), "--d-state", "4", "--out", "small")
     assert done.returncode == 1
     assert str(tmp_path / "nothing") in done.stderr
     assert not (tmp_path / "small").exists()

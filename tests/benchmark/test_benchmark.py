@@ -15,7 +15,7 @@ from hope_ssm.cli import main
 from installed import backend
 
 SMALL = Sizes(features=5, states=6, length=33, batch=2)
-OPTIONS = ["--features", "4", "--states", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
+OPTIONS = ["--features", "4", "--d-state", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
 ALWAYS = [
     name if name != "hope-triton" else pytest.param(name, marks=backend("triton").marks)
     for name in contenders.CONTENDERS

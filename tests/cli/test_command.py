@@ -116,6 +116,23 @@ def test_the_demo_prints_what_it_trained(hope, tmp_path):
     assert (tmp_path / "here" / "memory.png").stat().st_size > 10_000
 
 
+def test_the_bar_of_the_demo_counts_the_steps_of_a_run(tmp_path):
+    """From the first step on it knows how many there are."""
+    from hope_ssm.figures import memory_experiment
+
+    seen = []
+    tiny = ["dataset.l_noise=16", "decoder.l_tail=4", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
+    rows = memory_experiment.settings()[:1]
+    memory_experiment.run(
+        rows,
+        [0],
+        tmp_path,
+        [*tiny, "model.d_model=4"],
+        lambda row, seed: lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(step, 6) for step in range(1, 7)]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys, monkeypatch):
     """None of them fails, whatever argparse or Hydra makes of the descriptions."""

@@ -128,7 +128,7 @@ def test_commands_take_them(of_hope, tmp_path, capsys):
     assert main(["inspect", str(path), "--length", "64", "--out", str(tmp_path / "pages")]) == 0
     assert "Markov parameters" in (tmp_path / "pages" / "inspection.json").read_text()
     small = tmp_path / "small.ckpt"
-    assert main(["reduce", str(path), "--states", "4", "--out", str(small)]) == 0
+    assert main(["reduce", str(path), "--d-state", "4", "--out", str(small)]) == 0
     assert "model.layer.mode=reduced" in capsys.readouterr().out
     (before,), (after,) = (checkpoints.kernels(checkpoints.read(file)).values() for file in (path, small))
     gap = torch.fft.rfft(before.double()(L=4096)[0] - after.double()(L=4096)[0]).abs().norm(dim=0).amax(-1)
@@ -142,7 +142,7 @@ def test_commands_take_them(of_hope, tmp_path, capsys):
     added = reduction.overrides(checkpoints.read(path), checkpoints.read(small))
     assert added[1] == f"model.layer.d_state={layer['d_state']}"
     assert added[4:] == ["~model.layer.init_scale"]
-    assert main(["reduce", str(path), "--states", "4", "--out", str(small)]) == 1
+    assert main(["reduce", str(path), "--d-state", "4", "--out", str(small)]) == 1
     assert "out must be a new file" in capsys.readouterr().err
 
 

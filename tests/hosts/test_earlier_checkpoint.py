@@ -25,5 +25,5 @@ def test_its_kernels_are_what_they_were():
 @pytest.mark.slow
 def test_the_commands_take_it(tmp_path, capsys):
     assert main(["inspect", str(CHECKPOINT), "--length", "64", "--out", str(tmp_path / "pages")]) == 0
-    assert main(["reduce", str(CHECKPOINT), "--states", "4", "--out", str(tmp_path / "small.ckpt")]) == 0
+    assert main(["reduce", str(CHECKPOINT), "--d-state", "4", "--out", str(tmp_path / "small.ckpt")]) == 0
     assert "model.layer.mode=reduced" in capsys.readouterr().out

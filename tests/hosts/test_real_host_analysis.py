@@ -77,7 +77,7 @@ def test_inspect_without_the_host(trained, tmp_path):
 def test_a_reduced_checkpoint_is_evaluated_and_trained_by_the_host(trained, host, tmp_path):
     kernel, output = trained
     small = tmp_path / "small.ckpt"
-    reduce = ["-m", "hope_ssm.cli.main", "reduce", str(output / "checkpoints" / "last.ckpt"), "--states", "4"]
+    reduce = ["-m", "hope_ssm.cli.main", "reduce", str(output / "checkpoints" / "last.ckpt"), "--d-state", "4"]
     done = host.python(*reduce, "--out", str(small), STATE_SPACES_HOME=str(host.home))
     assert done.returncode == 0, done.stderr
     assert "val/loss" in done.stdout

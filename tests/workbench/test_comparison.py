@@ -79,11 +79,17 @@ def test_the_direction_of_a_metric():
     assert [wanted(name, config) for name in names] == ["min", "max", "max", "min", "min", None]
 
 
-@pytest.mark.parametrize("baseline", ["s4d", "kernel=s4d"])
+@pytest.mark.parametrize("baseline", ["s4d", "S4D", "kernel=s4d"])
 def test_a_sweep_against_a_kernel(sweep, baseline):
-    text = report.write(sweep, sweep / "report", baseline=baseline)
-    assert "| kernel=hope | kernel=s4d | test/accuracy | 5 | +0.0300 | +0.0104 to +0.0496 | 0.013 | better |" in text
-    loss = next(line for line in text.splitlines() if "| test/loss | 5 |" in line)
+    printed = report.write(sweep, sweep / "report", baseline=baseline)
+    text = (sweep / "report" / "report.md").read_text()
+    assert "| HOPE | S4D | accuracy % | 5 | +3.00 | +1.04 to +4.96 | 0.013 | better |" in text
+    assert "HOPE accuracy % +3.00 +1.04 to +4.96 0.013 better" in " ".join(printed.split())
+    assert "(no room here for: pairs, against; the files have all)" in printed
+    assert r"HOPE & S4D & accuracy \% & $5$ & $+3.00$ & $+$1.04 to $+$4.96 & $0.013$ & better \\" in (
+        sweep / "report" / "comparison.tex"
+    ).read_text(encoding="utf-8")
+    loss = next(line for line in text.splitlines() if "| loss | 5 |" in line)
     assert loss.endswith("| worse |")
     assert "d_state 64 against 64; kernel parameters 4 against 3" in text
     assert "model.layer.mode (hope against s4d)" in text
@@ -111,7 +117,7 @@ def test_pairs_are_of_one_seed_and_of_one_value_of_every_other_swept_key(tmp_pat
     pairs, alone = comparison.compare(rows([RunDirectory(p) for p in sorted(tmp_path.iterdir())]), "s4d")
     assert not alone
     labels = [(pair.row.label, pair.partner.label) for pair in pairs]
-    assert labels == [(f"kernel=hope optimizer.lr={lr}", f"kernel=s4d optimizer.lr={lr}") for lr in (0.01, 0.02)]
+    assert labels == [(f"HOPE, lr {lr}", f"S4D, lr {lr}") for lr in (0.01, 0.02)]
     for pair in pairs:
         found = pair.differences(["test/accuracy"])["test/accuracy"]
         assert found.mean == pytest.approx(0.021)
@@ -123,11 +129,11 @@ def test_what_is_left_out_is_said(sweep):
     written(sweep / "c", HOPE, 7, ["kernel=hope"], accuracy=0.9)
     written(sweep / "d", S4D, 7, ["kernel=s4d"], state="running")
     written(sweep / "e", HOPE, 0, ["kernel=hope", "optimizer.lr=0.5"], lr=0.5, accuracy=0.1, versions="2")
-    text = report.write(sweep, sweep / "report", baseline="s4d")
-    assert "without a partner: seeds [7] of kernel=hope" in text
+    text = report.write(sweep, sweep / "report", baseline="s4d", width=120)
+    assert "without a partner: seeds [7] of HOPE" in text
     assert f"Left out, not finished: {sweep / 'd'} (" in text
-    assert "no run of the baseline is the same in the other swept keys: kernel=hope optimizer.lr=0.5." in text
-    assert "| test/accuracy | 5 | +0.0300 |" in text
+    assert "no run of the baseline is the same in the other swept keys: HOPE, lr 0.5." in text
+    assert "accuracy % 5 +3.00" in " ".join(text.split())
 
 
 def test_other_differences_and_other_software_are_named(tmp_path):
@@ -137,7 +143,7 @@ def test_other_differences_and_other_software_are_named(tmp_path):
     text = report.write(tmp_path, tmp_path / "report", baseline="s4d")
     assert "optimizer.lr (0.01 against 0.3)" in text
     assert "runs of different versions of the software" in text
-    assert "| 1 | +0.0000 | – | – | one pair |" in text
+    assert "accuracy % +0.00 – – one pair" in " ".join(text.split())
 
 
 def test_runs_without_a_command_line_are_told_apart_by_their_kernels(tmp_path):
@@ -146,7 +152,7 @@ def test_runs_without_a_command_line_are_told_apart_by_their_kernels(tmp_path):
     written(tmp_path / "c", {**HOPE, "d_state": 32}, 0, [], accuracy=0.4)
     table = rows([RunDirectory(tmp_path / name) for name in "abc"])
     assert {row.label for row in table} == {
-        f"kernel={k} model.layer.d_state={n}" for k, n in (("hope", 64), ("s4d", 64), ("hope", 32))
+        f"{kernel}, d_state {n}" for kernel, n in (("HOPE", 64), ("S4D", 64), ("HOPE", 32))
     }
     pairs, alone = comparison.compare(table, "s4d")
     assert [(pair.row.d_state, pair.partner.d_state) for pair in pairs] == [("64", "64")]
@@ -156,8 +162,9 @@ def test_runs_without_a_command_line_are_told_apart_by_their_kernels(tmp_path):
 def test_a_variant_against_the_runs_without_it(tmp_path):
     written(tmp_path / "a", HOPE, 0, [], accuracy=0.5)
     written(tmp_path / "b", {**HOPE, "truncation": "none"}, 0, ["+ablation=wrapped"], accuracy=0.4)
-    text = report.write(tmp_path, tmp_path / "report", baseline="default")
-    assert "| ablation=wrapped | default | test/accuracy | 1 | -0.1000 |" in text
+    report.write(tmp_path, tmp_path / "report", baseline="default")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| ablation wrapped | default | accuracy % | 1 | -10.00 |" in text
     assert "model.layer.truncation (none against None)" in text
 
 
@@ -187,7 +194,7 @@ def test_a_baseline_that_names_two_keys_or_everything(tmp_path):
 
 def test_a_seed_that_repeats_counts_once(sweep):
     written(sweep / "f", HOPE, 0, ["kernel=hope"], accuracy=0.52, loss=1.0)
-    (row,) = (row for row in rows([RunDirectory(p) for p in sorted(sweep.iterdir())]) if "hope" in row.label)
+    (row,) = (row for row in rows([RunDirectory(p) for p in sorted(sweep.iterdir())]) if row.label == "HOPE")
     assert len(row.runs) == 6
     assert list(row.by_seed("test/accuracy")) == [0, 1, 2, 3, 4]
     assert row.by_seed("test/accuracy")[0] == pytest.approx(0.52)

@@ -89,21 +89,26 @@ def test_what_is_no_run_is_refused(tmp_path, sweep):
 
 def test_a_report_has_the_mean_and_deviation_over_seeds(sweep, tmp_path):
     text = report.write(sweep, tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.md", "report.csv", "runs.csv", "report.png"}
-    assert text.startswith((tmp_path / "out" / "report.md").read_text())
+    names = {"report.md", "report.tex", "report.csv", "runs.csv", "report.png", "report.pdf", "report.svg"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == names
+    markdown = (tmp_path / "out" / "report.md").read_text()
     with (tmp_path / "out" / "report.csv").open() as file:
         lines = {line["configuration"]: line for line in csv.DictReader(file)}
-    assert set(lines) == {"kernel=hope", "kernel=s4d"}
+    assert {name: line["kernel"] for name, line in lines.items()} == {"HOPE": "hope", "S4D": "s4d"}
     losses = [RunDirectory(sweep / name).results["test/loss"] for name in ("2", "3")]
-    line = lines["kernel=s4d"]
+    line = lines["S4D"]
     assert int(line["seeds"]) == 2
     assert float(line["test/loss mean"]) == pytest.approx(statistics.fmean(losses))
     assert float(line["test/loss sd"]) == pytest.approx(statistics.stdev(losses))
     assert int(line["kernel_parameters"]) == RunDirectory(sweep / "2").info["kernel_parameters"]
+    assert f"{statistics.fmean(losses):.4f} ± {statistics.stdev(losses):.4f}" in markdown
     assert f"{statistics.fmean(losses):.4f} ± {statistics.stdev(losses):.4f}" in text
+    assert all(len(row) <= 80 for row in text.splitlines()[:4])
     with (tmp_path / "out" / "runs.csv").open() as file:
         assert [line["seed"] for line in csv.DictReader(file)] == ["0", "1", "0", "1"]
-    assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
+    begins = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    for ending, start in begins.items():
+        assert (tmp_path / "out" / f"report.{ending}").read_bytes().startswith(start)
 
 
 def test_a_report_never_mixes_configurations(sweep, tmp_path):
@@ -116,7 +121,7 @@ def test_a_report_never_mixes_configurations(sweep, tmp_path):
 
     (tmp_path / "b" / "config.yaml").write_text(yaml.safe_dump(changed))
     table = report.rows([RunDirectory(tmp_path / name) for name in ("a", "b")])
-    assert [row.label for row in table] == ["optimizer.lr=0.001", "optimizer.lr=0.5"]
+    assert [row.label for row in table] == ["lr 0.001", "lr 0.5"]
 
 
 @pytest.mark.slow
@@ -139,7 +144,7 @@ def test_a_report_says_what_it_left_out_and_what_is_odd(tmp_path):
         report.write(tmp_path, tmp_path / "report")
 
 
-def test_the_commands(hope, sweep):
+def test_the_commands(hope, sweep, tmp_path):
     listed = hope("runs", str(sweep))
     assert listed.returncode == 0, listed.stderr
     assert len(listed.stdout.splitlines()) == 5
@@ -149,7 +154,15 @@ def test_the_commands(hope, sweep):
     assert f"{RunDirectory(sweep / '1').results['test/loss']:.4f}" in evaluated.stdout
     reported = hope("report", str(sweep), "--out", "report")
     assert reported.returncode == 0, reported.stderr
-    assert "| kernel=hope | 2 |" in reported.stdout
+    assert "\nHOPE           2      " in reported.stdout
+    chosen = hope("report", str(sweep), "--out", "chosen", "--columns", "val/loss,parameters")
+    assert chosen.returncode == 0, chosen.stderr
+    assert chosen.stdout.startswith("configuration  validation loss  ")
+    wrong = hope("report", str(sweep), "--out", "wrong", "--columns", "acuracy")
+    assert wrong.returncode == 1
+    assert "--columns must be names of " in wrong.stderr
+    assert wrong.stderr.endswith("got 'acuracy'. Did you mean 'accuracy'?\n")
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_report_says_where_kernels_share_differently(sweep, tmp_path):
@@ -157,5 +170,5 @@ def test_a_report_says_where_kernels_share_differently(sweep, tmp_path):
         kernel = ("s4d", "hope")[number]
         run(tmp_path / str(number), f"kernel={kernel}", f"model.layer.n_ssm={n_ssm}", "trainer.max_epochs=1")
     said = report.write(tmp_path, tmp_path / "report")
-    assert "Not like for like, the features share their A, B and Δt differently: n_ssm=1 in kernel=s4d" in said
+    assert "Not like for like, the features share their A, B and Δt differently: n_ssm=1 in S4D, n_ssm 1" in said
     assert "Not like for like" not in report.write(sweep, tmp_path / "other")

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from hope_ssm.benchmark.measure import Measurement
-from hope_ssm.reporting.plots import pyplot, save
+from hope_ssm.reporting.plots import kernel_styles, pyplot, save
 from hope_ssm.reporting.tables import markdown_table
 from hope_ssm.reporting.timing import exponents
 
@@ -59,15 +59,23 @@ def _exponent(points: dict[int, float]) -> float:
     return float(exponents(list(points), list(points.values()))) if len(points) > 1 else math.nan
 
 
+def _kernel(contender: str) -> str:
+    """The kernel that a contender computes, with the rest of its name."""
+    return "hope" if contender == "algorithm-1" else contender.removeprefix("host-")
+
+
 def draw(sweeps: dict[str, dict[int, list[Measurement]]], title: str, path: Path) -> None:
-    """Save time and memory of forward + backward against each swept size, log-log."""
+    """Save time and memory of forward + backward against each swept size, log-log, with ticks at the sizes alone."""
     figure, axes = pyplot().subplots(2, len(sweeps), figsize=(6 * len(sweeps), 8), squeeze=False, layout="constrained")
     for column, (symbol, found) in enumerate(sweeps.items()):
         for panel, quantity, unit in ((axes[0][column], "time", "s"), (axes[1][column], "memory", "bytes")):
-            for name, points in curves(found, quantity).items():
-                panel.loglog(list(points), list(points.values()), "o-", label=name, markersize=3)
+            lines = curves(found, quantity)
+            for (name, points), style in zip(lines.items(), kernel_styles([*map(_kernel, lines)]), strict=True):
+                panel.loglog(list(points), list(points.values()), marker="o", label=name, markersize=3, **style)
             panel.set(xlabel=symbol, ylabel=f"{quantity} of forward + backward, {unit}")
+            panel.set_xticks(list(found), labels=[f"{size}" for size in found])
+            panel.set_xticks([], minor=True)
             panel.grid(alpha=0.3, which="both", lw=0.4)
     axes[0][0].legend(frameon=False, fontsize=8)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, wrap=True)
     save(figure, path)

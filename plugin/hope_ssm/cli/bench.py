@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--features", type=int, default=256, help="H (default: 256)")
-    add("--states", type=int, default=64, help="n, real states per feature (default: 64)")
+    add("--d-state", "--d_state", type=int, default=64, help="n, real states per feature (default: 64)")
     add("--length", type=int, default=4096, help="L (default: 4096)")
     add(
         "--batch",
@@ -41,13 +41,13 @@ def _parser() -> argparse.ArgumentParser:
         help="most seconds for a call, after 3 repetitions (default: 20)",
     )
     add("--lengths", type=_numbers, default=[], help="lengths for the picture, e.g. 256,1024,4096")
-    add("--orders", type=_numbers, default=[], help="orders n for the picture, e.g. 16,64,256")
+    add("--d-states", type=_numbers, default=[], help="numbers of states n for the picture, e.g. 16,64,256")
     add("--out", type=Path, default=Path("runs/bench"), help="where results go (default: runs/bench)")
     return parser
 
 
 def run(arguments: list[str]) -> int:
-    """Print the table, save it with all numbers, and with ``--lengths`` or ``--orders`` a picture."""
+    """Print the table, save it with all numbers, and with ``--lengths`` or ``--d-states`` a picture."""
     options = _parser().parse_args(arguments)
     import torch
 
@@ -62,14 +62,14 @@ def run(arguments: list[str]) -> int:
     names = [name for name in options.contenders.split(",") if name] or list(contenders.CONTENDERS)
     for name in names:
         check_choice("a contender", name, contenders.CONTENDERS)
-    for name in ("features", "states", "length", "batch", "repetitions"):
-        check_positive_integer(f"--{name}", getattr(options, name))
+    for name in ("features", "d_state", "length", "batch", "repetitions"):
+        check_positive_integer(f"--{name.replace('_', '-')}", getattr(options, name))
     check_positive_number("--seconds", options.seconds)
     check_choice("--dtype", options.dtype, contenders.DTYPES)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device must be a device that torch sees here; got {options.device!r}. Use --device cpu.")
     sizes = contenders.Sizes(
-        options.features, options.states, options.length, options.batch, options.device, options.dtype
+        options.features, options.d_state, options.length, options.batch, options.device, options.dtype
     )
 
     def say(message: str) -> None:
@@ -84,7 +84,7 @@ def run(arguments: list[str]) -> int:
     parts = [conditions, report.table(rows, baseline)]
     kernels = [name for name in names if name in contenders.KERNEL_CONTENDERS]
     sweeps = {}
-    for symbol, axis, values in (("L", "length", options.lengths), ("n", "states", options.orders)):
+    for symbol, axis, values in (("L", "length", options.lengths), ("n", "states", options.d_states)):
         if values:
             say(f"timing at {symbol} = {', '.join(map(str, values))}")
             sweeps[symbol] = sweep(kernels, sizes, axis, values, options.repetitions, options.seconds)
@@ -101,5 +101,5 @@ def run(arguments: list[str]) -> int:
     print(f"\n{text}\n\nTable and numbers: {options.out}/table.md, results.json")
     if sweeps:
         report.draw(sweeps, conditions, options.out / "speed.png")
-        print(f"Picture: {options.out}/speed.png")
+        print(f"Picture: {options.out}/speed.png, .pdf, .svg")
     return 0

@@ -44,10 +44,10 @@ def _train(table: list[memory_experiment.Setting], seeds: list[int], out: Path, 
         everything = progress.add_task("all runs", total=len(table) * len(seeds))
         steps = progress.add_task("", total=None)
 
-        def tick(row: memory_experiment.Setting, seed: int) -> Callable[[], None]:
+        def tick(row: memory_experiment.Setting, seed: int) -> Callable[[int, int], None]:
             progress.update(everything, completed=seeds.index(seed) * len(table) + table.index(row))
             progress.reset(steps, description=f"{row.kernel}, seed {seed}: steps", total=None)
-            return lambda: progress.advance(steps)
+            return lambda done, total: progress.update(steps, completed=done, total=total)
 
         memory_experiment.run(table, seeds, out, overrides, tick)
         progress.update(everything, completed=len(table) * len(seeds))
@@ -99,5 +99,5 @@ def run(arguments: list[str]) -> int:
     print(f"\n{text}\nTable and numbers: {options.out}/table.md, results.json")
     picture = options.out / "memory.png"
     memory_picture.draw(table, config["dataset"]["l_noise"] - config["decoder"]["l_tail"], picture)
-    print(f"Picture: {picture}")
+    print(f"Picture: {picture}, and as .pdf and .svg")
     return 0

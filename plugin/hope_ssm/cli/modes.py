@@ -33,14 +33,14 @@ def run(arguments: list[str]) -> int:
         "(median ± half the range between the quartiles).",
     )
     parser.add_argument("--features", type=int, default=256, help="H (default: 256)")
-    parser.add_argument("--states", type=int, default=64, help="n, real states per feature (default: 64)")
+    parser.add_argument("--d-state", "--d_state", type=int, default=64, help="n, real states per feature (default: 64)")
     parser.add_argument("--length", type=int, default=1000, help="samples compared (default: 1000)")
     parser.add_argument("--repeats", type=int, default=200, help="steps timed (default: 200)")
     parser.add_argument("--compile", action="store_true", help="also time the step under torch.compile")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    for name in ("features", "states", "length", "repeats"):
-        check_positive_integer(f"--{name}", getattr(options, name))
+    for name in ("features", "d_state", "length", "repeats"):
+        check_positive_integer(f"--{name.replace('_', '-')}", getattr(options, name))
 
     import torch
 
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
         if not (entry := entry.described()).recurrent:
             continue
         torch.manual_seed(options.seed)
-        kernel = entry(d_model=options.features, d_state=options.states, verbose=False)
+        kernel = entry(d_model=options.features, d_state=options.d_state, verbose=False)
         timed = [_microseconds(kernel, options.repeats, compiled) for compiled in (False, True)[: 1 + options.compile]]
         state = kernel.default_state()
         rows.append(
@@ -63,11 +63,11 @@ def run(arguments: list[str]) -> int:
         )
     print(markdown_table(rows))
     print(
-        f"\nH = {options.features}, n = {options.states}, batch 1, L = {options.length} (differences: H = 8), "
+        f"\nH = {options.features}, n = {options.d_state}, batch 1, L = {options.length} (differences: H = 8), "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads."
     )
     if options.compile:
-        print(_compare_recurrences(options.features, options.states, options.repeats))
+        print(_compare_recurrences(options.features, options.d_state, options.repeats))
     return 0
 
 
@@ -75,7 +75,7 @@ def _small(entry: registry.Entry, options: argparse.Namespace, dtype: Any) -> An
     import torch
 
     torch.manual_seed(options.seed)
-    return entry(d_model=8, d_state=options.states, verbose=False).to(dtype)
+    return entry(d_model=8, d_state=options.d_state, verbose=False).to(dtype)
 
 
 def _errors(kernel: Any, length: int) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hope_ssm.workbench.evaluation import SPLITS
 if TYPE_CHECKING:
     from hope_ssm.kernels.reduced import Reduction
 
-HEADINGS = ("layer", "states", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
+HEADINGS = ("layer", "d_state", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
 
 
 def run(arguments: list[str]) -> int:
@@ -21,7 +22,8 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hope reduce",
         description="Reduce the kernels of a trained model by balanced truncation. The certificate, twice the sum of "
-        "the Hankel singular values left out, bounds the H∞ error of every system; the measured error is beside it.",
+        "the Hankel singular values left out and what rounding adds, bounds the H∞ error of every system; the measured "
+        "error is beside it.",
     )
     parser.add_argument("run", help="a run directory, or a checkpoint of hope train or of state-spaces/s4")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -30,7 +32,7 @@ def run(arguments: list[str]) -> int:
         type=float,
         help="largest allowed certificate, over the largest singular value",
     )
-    how.add_argument("--states", type=int, help="states of every system")
+    how.add_argument("--d-state", "--d_state", type=int, help="real states of every system")
     parser.add_argument(
         "--out", type=Path, help="the new run directory, or checkpoint for the host (default: RUN-reduced)"
     )
@@ -41,7 +43,7 @@ def run(arguments: list[str]) -> int:
     if options.tolerance is not None:
         check_positive_number("--tolerance", options.tolerance)
     else:
-        check_positive_integer("--states", options.states)
+        check_positive_integer("--d-state", options.d_state)
     quieten_lightning()
 
     from hope_ssm.hosts import checkpoints
@@ -51,13 +53,13 @@ def run(arguments: list[str]) -> int:
     theirs = checkpoints.read(options.run)
     if theirs is not None:
         out = options.out or Path(f"{name}.ckpt")
-        _reduce_checkpoint(theirs, out, options.tolerance, options.states, options.trust)
+        _reduce_checkpoint(theirs, out, options.tolerance, options.d_state, options.trust)
         return 0
     out = options.out or Path(name)
     done = reduce_run(
-        options.run, out, options.tolerance, options.states, options.checkpoint, options.split, options.trust
+        options.run, out, options.tolerance, options.d_state, options.checkpoint, options.split, options.trust
     )
-    _print(done.layers, done.metrics, done.microseconds)
+    _print(done.layers, done.metrics, done.sizes)
     print(f"{'run':<24} {done.path}")
     return 0
 
@@ -67,18 +69,19 @@ def _reduce_checkpoint(
 ) -> None:
     """Reduce one of state-spaces/s4: metrics by the host, where it is; the time of the steps of the kernels alone."""
     from hope_ssm.hosts import checkpoints, reduction
-    from hope_ssm.workbench.reduction import REPORT, report, step_microseconds
+    from hope_ssm.workbench.reduction import REPORT, parameters, report, sizes
     from hope_ssm.workbench.run_directory import write_json
 
     before = checkpoints.kernels(checkpoint)
     at_first = reduction.evaluate(checkpoint, trust)
     small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, states)
-    times = [step_microseconds(k.d_model, k.float(), after[name].float()) for name, k in before.items()]
-    microseconds = tuple(float(sum(of_all)) for of_all in zip(*times, strict=True))
+    pairs = [(kernel.float().eval(), after[name].float().eval()) for name, kernel in before.items()]
+    each = [{**parameters(*pair), **sizes(pair[0].d_model, *pair)} for pair in pairs]
+    of_all = {key: tuple(float(sum(pair)) for pair in zip(*(one[key] for one in each), strict=True)) for key in each[0]}
     at_last = reduction.evaluate(small, trust)
     known = None if at_first is None or at_last is None else (at_first, at_last)
-    write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, microseconds))
-    _print(layers, known, microseconds)
+    write_json(out.with_name(f"{out.stem}-{REPORT}"), report(layers, known, of_all))
+    _print(layers, known, of_all)
     print(f"{'checkpoint':<24} {out}")
     print(f"In the host: the same command line with {' '.join(reduction.overrides(checkpoint, small))}")
     print(f"train.pretrained_model_path={out.resolve()}")
@@ -91,7 +94,7 @@ def _reduce_checkpoint(
 def _print(
     layers: dict[str, Reduction],
     metrics: tuple[dict[str, float], dict[str, float]] | None,
-    microseconds: tuple[float, ...] | None,
+    measured: Mapping[str, tuple[float, ...]],
 ) -> None:
     rows = [HEADINGS]
     for name, layer in layers.items():
@@ -113,5 +116,8 @@ def _print(
     at_first, at_last = metrics or ({}, {})
     for name in sorted(at_first):
         print(f"{name:<24} {at_first[name]:.4f} → {at_last[name]:.4f}")
-    if microseconds is not None:
-        print("{:<24} {:.0f} → {:.0f}".format("step, µs", *microseconds))
+    for key, heading in (
+        ("parameters", "parameters"), ("state_bytes", "state, bytes"), ("step_microseconds", "step, µs")
+    ):  # fmt: skip
+        if key in measured:
+            print("{:<24} {:.0f} → {:.0f}".format(heading, *measured[key]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from hope_ssm.workbench.reports import report
 
 
 def run(arguments: list[str]) -> int:
-    """Print the table; write report.md, report.csv, runs.csv and report.png."""
+    """Print the table; write it as Markdown, LaTeX and CSV, and the curves as PNG, PDF and SVG."""
     parser = argparse.ArgumentParser(
         prog="hope report",
         description="Mean and standard deviation over seeds of every configuration below a directory.",
@@ -22,8 +23,15 @@ def run(arguments: list[str]) -> int:
         metavar="LABEL",
         help="compare with this, paired by seed: a kernel's name, or key=value of what was swept",
     )
+    parser.add_argument(
+        "--columns",
+        metavar="NAMES",
+        help="columns of the table, separated by commas, e.g. accuracy,val/accuracy,parameters; 'all' prints those too "
+        "that have no room",
+    )
     options = parser.parse_args(arguments)
     out = options.out or options.directory / "report"
-    text = report.write(options.directory, out, options.metric, options.baseline)
+    width = shutil.get_terminal_size().columns
+    text = report.write(options.directory, out, options.metric, options.baseline, options.columns, width)
     print(text)
     return 0

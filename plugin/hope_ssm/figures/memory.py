@@ -14,7 +14,7 @@ import torch
 
 from hope_ssm import registry
 from hope_ssm.hankel import memory_length
-from hope_ssm.reporting.plots import COLORS, HOPE_COLOR, band
+from hope_ssm.reporting.plots import band, kernel_styles
 from hope_ssm.reporting.tables import mean_and_deviation
 
 CLAIM = "At equal sampling periods the memory of S4D decays, that of HOPE lasts for its window n/Δt"
@@ -80,11 +80,12 @@ def verdict(result: dict[str, Any]) -> tuple[bool, str]:
 def draw(result: dict[str, Any], axes: Any) -> None:
     """Envelopes, and the energy still to come."""
     steps = np.arange(1, LENGTH)
-    for (name, curves), color in zip(result["envelopes"].items(), (HOPE_COLOR, *COLORS), strict=False):
+    styles = kernel_styles(list(result["envelopes"]))
+    for (name, curves), style in zip(result["envelopes"].items(), styles, strict=True):
         values = np.array(curves)
         left = np.square(values)[:, ::-1].cumsum(1)[:, ::-1]
-        band(axes[0], steps, np.maximum(values, 1e-12), color=color, lw=0.8, label=name)
-        band(axes[1], steps, np.maximum(left / left[:, :1], 1e-12), color=color, lw=1)
+        band(axes[0], steps, np.maximum(values, 1e-12), lw=0.8, label=name, **style)
+        band(axes[1], steps, np.maximum(left / left[:, :1], 1e-12), lw=1, **style)
     for panel, title in zip(axes, ("root mean square of k_t over its peak", "energy still to come"), strict=True):
         panel.axvline(WINDOW, color="0.5", ls="--", lw=1)
         panel.set(yscale="log", ylim=(1e-8, 2), xlabel=f"t (dashed: window n/Δt = {WINDOW})", ylabel=title)

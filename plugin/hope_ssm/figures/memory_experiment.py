@@ -68,13 +68,13 @@ def settings() -> list[Setting]:
 
 
 class _Tick(Callback):
-    """Call a function after every training step."""
+    """Call a function with the number of steps done and of all, after every training step."""
 
-    def __init__(self, tick: Callable[[], Any]) -> None:
+    def __init__(self, tick: Callable[[int, int], Any]) -> None:
         self.tick = tick
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.tick()
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.tick(trainer.global_step, int(trainer.estimated_stepping_batches))
 
 
 def run(
@@ -82,7 +82,7 @@ def run(
     seeds: list[int],
     directory: Path,
     extra: list[str],
-    tick: Callable[[Setting, int], Callable[[], Any]],
+    tick: Callable[[Setting, int], Callable[[int, int], Any]],
 ) -> None:
     """Train every row with every seed and fill in what was measured.
 
@@ -91,7 +91,8 @@ def run(
         seeds: for initialization, batches and noise.
         directory: gets one folder per run; a folder of the same name is replaced.
         extra: further overrides, for all rows.
-        tick: called with row and seed before each run; returns what to call after each step.
+        tick: called with row and seed before each run; returns what to call after each step, with the number of steps
+            done and of all.
     """
     for seed in seeds:
         for row in table:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hope_ssm.figures.memory_experiment import Setting
-from hope_ssm.reporting.plots import KERNEL_COLORS, band, pyplot, save
+from hope_ssm.reporting.plots import band, kernel_color, pyplot, save
 
 
 def draw(table: list[Setting], gap: int, path: Path) -> None:
@@ -21,7 +21,7 @@ def draw(table: list[Setting], gap: int, path: Path) -> None:
     figure, (accuracy, energy) = pyplot().subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     energy.set(yscale="log", ylim=(1e-4, 1.3), xlabel="lag t, steps", ylabel="share of the energy at t or later")
     for row in table:
-        style = {"color": KERNEL_COLORS[row.kernel], "label": row.kernel}
+        style = {"color": kernel_color(row.kernel), "label": row.kernel}
         curves, left = 100 * np.array(row.curves), np.array(row.energy)
         band(accuracy, np.arange(1, curves.shape[1] + 1), curves, **style)
         band(energy, np.arange(1, left.shape[1] + 1), left, **style)

@@ -18,7 +18,7 @@ from hope_ssm.hankel import (
     markov_perturbation_bound,
     state_space_perturbation_bound,
 )
-from hope_ssm.reporting.plots import COLORS, HOPE_COLOR, band
+from hope_ssm.reporting.plots import band, kernel_color, kernel_styles
 from hope_ssm.reporting.timing import exponents
 
 CLAIM = "A perturbation of h moves the transfer function by at most √n ‖δh‖, one of A without bound"
@@ -114,16 +114,18 @@ def verdict(result: dict[str, Any]) -> tuple[bool, str]:
 def draw(result: dict[str, Any], axes: Any) -> None:
     """Movement against the distance to the circle with bounds, and movement over bound."""
     margins = np.array(result["margins"])
-    for name, color in zip("ABC", COLORS, strict=False):
+    hope = kernel_color("hope")
+    for name, style in zip("ABC", kernel_styles(["s4d"] * 3), strict=True):
+        color = style["color"]
         moved, bounds = (np.array(result[key][name]) / SIZE for key in ("moved", "bounds"))
         band(axes[0], margins, moved, color=color, marker="o", ms=3, label=f"{name} of S4D")
         finite = np.where(np.isfinite(bounds), bounds, np.nan)
         axes[0].plot(margins, finite.mean(0), color=color, ls="--", lw=1)
         band(axes[1], margins, moved / bounds, color=color, marker="o", ms=3)
     h = np.array(result["h"])[:, None].repeat(len(margins), 1) / SIZE
-    band(axes[0], margins, h, color=HOPE_COLOR, label="h of HOPE")
-    axes[0].axhline(N**0.5, color=HOPE_COLOR, ls="--", lw=1)
-    band(axes[1], margins, h / N**0.5, color=HOPE_COLOR)
+    band(axes[0], margins, h, color=hope, label="h of HOPE")
+    axes[0].axhline(N**0.5, color=hope, ls="--", lw=1)
+    band(axes[1], margins, h / N**0.5, color=hope)
     axes[0].set(xscale="log", yscale="log", xlabel="1 - |λ|", ylabel="‖ΔG‖_∞ / ε (dashed: bounds)")
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set(xscale="log", yscale="log", xlabel="1 - |λ|", ylabel="movement / bound")

@@ -14,8 +14,8 @@ import torch
 
 from hope_ssm.hankel import diagonal_singular_values, hankel_singular_values, numerical_rank
 from hope_ssm.kernels.initialization import markov_parameters
-from hope_ssm.reporting.plots import COLORS, HOPE_COLOR
 from hope_ssm.reporting.plots import band as draw_band
+from hope_ssm.reporting.plots import kernel_styles
 from hope_ssm.reporting.tables import mean_and_deviation
 from hope_ssm.reporting.timing import exponents
 
@@ -88,10 +88,11 @@ def verdict(result: dict[str, Any]) -> tuple[bool, str]:
 
 def draw(result: dict[str, Any], axes: Any) -> None:
     """Ranks against n, and over n."""
-    for (name, ranks), color in zip(result["ranks"].items(), (HOPE_COLOR, *COLORS), strict=False):
+    styles = kernel_styles(["hope" if name == "h" else "s4d" for name in result["ranks"]])
+    for (name, ranks), style in zip(result["ranks"].items(), styles, strict=True):
         values = np.array(ranks, dtype=float)
-        draw_band(axes[0], result["sizes"], values, color=color, marker="o", ms=3, label=_label(name))
-        draw_band(axes[1], result["sizes"], values / np.array(result["sizes"]), color=color, marker="o", ms=3)
+        draw_band(axes[0], result["sizes"], values, marker="o", ms=3, label=_label(name), **style)
+        draw_band(axes[1], result["sizes"], values / np.array(result["sizes"]), marker="o", ms=3, **style)
     axes[0].set(xscale="log", yscale="log", xlabel="n", ylabel=f"ε-rank, ε = {EPSILON:g}")
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set(xscale="log", ylim=(0, 1.05), xlabel="n", ylabel="share of n")

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from hope_ssm.analysis.inspection import kernel_singular_values, kernels
 from hope_ssm.hankel import numerical_rank
 from hope_ssm.reporting.machine import quieten_lightning
-from hope_ssm.reporting.plots import COLORS, HOPE_COLOR
+from hope_ssm.reporting.plots import kernel_styles
 from hope_ssm.reporting.tables import mean_and_deviation
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import train
@@ -115,12 +115,12 @@ def verdict(result: dict[str, Any]) -> tuple[bool, str]:
 
 def draw(result: dict[str, Any], axes: Any) -> None:
     """Ranks before and after, and accuracies."""
-    for place, (name, row) in enumerate(result["rows"].items()):
-        color = HOPE_COLOR if name == "hope" else COLORS[place - 1]
+    styles = kernel_styles(list(result["rows"]))
+    for place, ((name, row), style) in enumerate(zip(result["rows"].items(), styles, strict=True)):
         pair = np.array([row["before"], row["after"]])
-        axes[0].errorbar([0, 1], pair.mean(1), pair.std(1, ddof=1), color=color, marker="o", capsize=3, label=name)
+        axes[0].errorbar([0, 1], pair.mean(1), pair.std(1, ddof=1), marker="o", capsize=3, label=name, **style)
         accuracy = 100 * np.array(row["accuracy"])
-        axes[1].errorbar(place, accuracy.mean(), accuracy.std(ddof=1), color=color, marker="o", capsize=4)
+        axes[1].errorbar(place, accuracy.mean(), accuracy.std(ddof=1), marker="o", capsize=4, **style)
     axes[0].set(xticks=[0, 1], xticklabels=["before", "after"], ylim=(0, 66), ylabel=f"σ_k > {EPSILON:g} σ_1, of 64")
     axes[0].legend(frameon=False, fontsize=8)
     axes[1].set(xticks=range(len(ROWS)), ylabel="test accuracy, %")

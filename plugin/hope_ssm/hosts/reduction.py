@@ -51,14 +51,14 @@ def reduce_checkpoint(
     if os.path.exists(out):
         raise FileExistsError(f"out must be a new file; {str(out)!r} is there. Name another.")
     made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in kernels.items()}
-    modes = max(kernel.n for kernel, _ in made.values()) // 2
+    n = max(kernel.n for kernel, _ in made.values())
     weights = {key: value for key, value in checkpoint["state_dict"].items() if ".kernel." not in key}
     for name, (kernel, _) in made.items():
-        weights |= {f"{name}.kernel.{key}": value.float() for key, value in kernel.padded(modes).items()}
+        weights |= {f"{name}.kernel.{key}": value.float() for key, value in kernel.padded(n).items()}
     config = copy.deepcopy(checkpoint["hyper_parameters"])
     kind = type(next(iter(kernels.values())))
     with open_dict(config):
-        config["model"] = OmegaConf.create(_with_reduced(OmegaConf.to_container(config["model"]), kind, 2 * modes))
+        config["model"] = OmegaConf.create(_with_reduced(OmegaConf.to_container(config["model"]), kind, n))
     training = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
     kept = {key: value for key, value in checkpoint.items() if key not in training}
     reduced = {**kept, "state_dict": weights, "hyper_parameters": config}

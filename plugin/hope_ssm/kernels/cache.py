@@ -31,7 +31,7 @@ class KernelCache:
     def __init__(self) -> None:
         self._kept: _Kept | None = None
 
-    def get(self, module: nn.Module, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+    def get(self, module: nn.Module, key: Hashable, compute: Callable[[], Tensor], copy: bool = True) -> Tensor:
         """Return ``compute()``, or a copy of what it gave for the same key, values and settings of the module.
 
         Args:
@@ -39,6 +39,7 @@ class KernelCache:
                 those of its submodules too.
             key: whatever else the result depends on.
             compute: makes the result.
+            copy: False if the caller only reads the result, which is then kept itself.
         """
         values = _plain(module)
         if values is None:
@@ -49,11 +50,11 @@ class KernelCache:
         key = (key, _settings(module, values))
         kept = self._kept  # read once: another thread may replace it at any time
         if kept is not None and kept.key == key and _same(kept.values, values):
-            return kept.result.clone()
+            return kept.result.clone() if copy else kept.result
         before = [value.detach().clone() for value in values]
         result = compute()
         if _same(before, _plain(module)):  # else another thread has written to them meanwhile
-            self._kept = _Kept(key, before, result.clone())
+            self._kept = _Kept(key, before, result.clone() if copy else result)
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KernelCache:

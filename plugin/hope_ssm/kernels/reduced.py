@@ -1,7 +1,8 @@
-"""A recurrent kernel cut down to fewer states: the modes that balanced truncation leaves of another kernel."""
+"""A recurrent kernel cut down to fewer states: what balanced truncation leaves of another kernel."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from hope_ssm.checks import check_choice, check_positive_integer, option_names
+from hope_ssm.checks import check_positive_integer, option_names
 from hope_ssm.hankel import (
     StateSpace,
     balanced_truncation,
@@ -19,137 +20,149 @@ from hope_ssm.hankel import (
     smallest_orders,
     state_space_singular_values,
 )
-from hope_ssm.kernels.base import TRANSFORMS
+from hope_ssm.kernels.base import S4_OPTIONS
+from hope_ssm.kernels.cache import KernelCache
 from hope_ssm.kernels.optimizer_options import OptimizerOption
-from hope_ssm.kernels.s4d import S4DKernel
+from hope_ssm.kernels.orthonormal import Dense, all_pass_chain, paired, projection, reflections, warped
+from hope_ssm.kernels.state_space import StateSpaceKernel
 from hope_ssm.kernels.to_state_space import system
-from hope_ssm.precision import working_dtype
+from hope_ssm.precision import full_precision, working_dtype
 
-ROUNDING = 1e-4  # of σ_1: a mode form that misses the certificate by more is ill-conditioned, not rounded
+PROVED = 1e-6  # relative, of h_infinity_norm
 
 
-class ReducedKernel(S4DKernel):
-    """G(z) = D + Σ_j C_j B_j / (s - λ_j)  with conjugates, at  s = (2/Δt) (z - 1)/(z + 1).
+class ReducedKernel(StateSpaceKernel):
+    """k_0 = D,  k_t = C A^{t-1} B  (output, then update: y = C s + D u, s ← A s + B u), with n real states.
 
-    n/2 complex modes per feature by the bilinear rule, s ← Ā s + B̄ u with Ā = (1 + Δtλ/2)/(1 - Δtλ/2) and
-    B̄ = ΔtB/(1 - Δtλ/2), and without its usual delay: y = D u + Re Σ_j C_j (s_before + s_after)_j. So Δt and ``rate``
-    warp frequencies exactly, as for hope. A real pole is a mode with Im λ = 0.
+    (A, B) is a chain of n/2 all-pass sections of two states, each with two reflection coefficients k = tanh(raw) in
+    (-1, 1): any stable pair of poles, complex or real, equal to others or not. The states answer an impulse by n
+    orthonormal sequences (the functions of Takenaka, Malmquist and Kautz; with equal poles those of Laguerre). So C is
+    never large, and every value of the 2n + 1 real parameters is a stable system. ``rate`` warps frequencies by the
+    bilinear rule, as for hope.
 
-    ``hope reduce`` makes such kernels; new ones begin as S4D, with D = 0. ``lr`` and ``wd`` know dt, A, B, C and D
-    (a bare number rules dt, A and B).
+    ``hope reduce`` makes such kernels; new ones begin with random oscillations whose decay takes 10 to 1000 steps.
+    ``lr`` and ``wd`` know A (which a bare number rules), C and D.
 
     Args:
         d_model: H features.
         d_state: n, even.
-        init: as of S4D.
-        disc: ``"bilinear"``.
-        **shared: ``channels``, ``l_max``, ``dt_min``, ``dt_max``, ``dt_transform``, ``n_ssm``, ``deterministic``,
-            ``lr``, ``wd``, ``verbose``: see ``SequenceKernel``.
+        **shared: ``channels``, ``l_max``, ``n_ssm``, ``deterministic``, ``lr``, ``wd``, ``verbose``: see
+            ``SequenceKernel``.
 
-    Source: Moore, "Principal component analysis in linear systems", IEEE TAC 1981 (balanced truncation).
+    Source: Ninness, Gustafsson, "A unifying construction of orthonormal bases for system identification", IEEE TAC
+    1997; Gray, Markel, "A normalized digital filter structure", IEEE TASSP 1975.
     """
 
     name = "reduced"
-    idle_options = S4DKernel.idle_options | {"horizon"}
-    optimizer_options = {**S4DKernel.optimizer_options, "feedthrough": OptimizerOption(("D",), bare="never")}  # noqa: RUF012
+    optimizer_options = {  # noqa: RUF012
+        "reflections": OptimizerOption(("A",)),
+        "C": OptimizerOption(("C",), bare="never"),
+        "feedthrough": OptimizerOption(("D",), bare="never"),
+    }
+    idle_optimizer_options = ("dt", "sampling_period", "B")
+    idle_options = S4_OPTIONS | {"dt_min", "dt_max", "dt_transform", "horizon", "init"}
+    sampling_period = None
+    reflections: Tensor
     feedthrough: Tensor
 
-    def __init__(self, *, disc: str | None = "bilinear", **shared: Any) -> None:
-        rule = check_choice("disc of the reduced kernel", "bilinear" if disc is None else disc, ("bilinear",))
-        super().__init__(disc=rule, **shared)
+    def __init__(self, *, d_state: int = 64, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.n = n = check_positive_integer("d_state", d_state)
+        if n % 2:
+            raise ValueError(f"d_state of {self.name} must be even, because its sections have two states; got {n}.")
+        decay, angle = torch.rand(2, self.n_ssm, n // 2, dtype=torch.float64)
+        if self.deterministic:
+            decay = angle = ((torch.arange(n // 2, dtype=torch.float64) + 0.5) / (n // 2)).expand(self.n_ssm, -1)
+        poles = torch.polar(torch.exp(-(10.0 ** (2 * decay - 3))), math.pi * angle)
+        C = torch.randn(self.channels, self.d_model, n) / math.sqrt(n)
+        self.register("reflections", reflections(torch.stack([poles, poles.conj()], dim=-1).flatten(-2)))
+        self.register("C", torch.full_like(C, n**-0.5) if self.deterministic else C)
         self.register("feedthrough", torch.zeros(self.channels, self.d_model))
+        self.steps = KernelCache()
 
-    def _read(self, state: Tensor) -> Tensor:
-        """2 Re Σ_j C_j s_j.
+    def matrices(self, rate: Tensor | float = 1.0) -> tuple[Tensor, ...]:
+        """(A (H, n, n), B (H, n), C (H, C, n), D (H, C)) at a relative sampling rate, float64."""
+        A, B = all_pass_chain(self.per_feature(self.reflections.double()))
+        chain = A, B, self.C.double().transpose(0, 1), self.feedthrough.double().mT
+        return chain if isinstance(rate, (int, float)) and rate == 1 else warped(*chain, rate)
 
-        Args:
-            state: (B, H, n/2).
+    def discretized(self, rate: float = 1.0) -> tuple[Dense, Tensor]:
+        """(A, B (H, n)) at a relative sampling rate, float64."""
+        A, B, *_ = self.matrices(self.check_rate(rate))
+        return Dense(A), B
 
-        Returns:
-            (B, C, H).
-        """
-        state = self.check_state(state)
-        C = torch.view_as_complex(self.C.to(torch.view_as_real(state).dtype).contiguous())
-        return 2 * torch.einsum("chn,bhn->bch", C, state).real
+    def outputs(self) -> Tensor:
+        """C (C, H, n), float64."""
+        return self.C.double()
 
     def forward(
         self, L: int | None = None, rate: float = 1.0, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """k_t for t < L, and the response to a state s_0 if there is one.
+        """k_t for t < L, and C Aᵗ s_0 if there is a state s_0.
 
         Args:
             L: length, l_max if None.
             rate: relative sampling rate.
-            state: (B, H, n/2) complex or None.
+            state: (B, H, n) or None.
 
         Returns:
             kernel (C, H, L) and state response (B, C, H, L) or None.
         """
-        kernel, response = super().forward(L, rate, state)
-        before = pad(kernel, (1, 0))[..., :-1]
-        impulse = pad(self.feedthrough.to(kernel.dtype).unsqueeze(-1), (0, kernel.shape[-1] - 1))
-        kernel = (kernel + before) / 2 + impulse
+        later, response = super().forward(L, rate, state)
+        first = self.matrices(rate)[3].mT.to(later.dtype).unsqueeze(-1)
+        kernel = torch.cat([first, later], dim=-1)[..., :-1]
         if state is None or response is None:
             return kernel, None
-        first = self._read(state).to(response.dtype).unsqueeze(-1)
-        return kernel, (response + torch.cat([first, response], dim=-1)[..., :-1]) / 2
+        first = torch.einsum("chn,bhn->bch", self.outputs(), state.double()).to(response.dtype).unsqueeze(-1)
+        return kernel, torch.cat([first, response], dim=-1)[..., :-1]
+
+    def _update(self) -> Tensor:
+        """The matrix (H, n + C, n + 1) that maps (s, u) to (the change of s, y).
+
+        A - 1 is rounded and not A, so that slow poles keep their distance to the circle.
+        """
+        A, B, C, D = self.matrices()
+        change = A - torch.eye(self.n, dtype=A.dtype, device=A.device)
+        whole = torch.cat([torch.cat([change, B.unsqueeze(-1)], -1), torch.cat([C, D.unsqueeze(-1)], -1)], dim=-2)
+        return whole.to(working_dtype(self.C))
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """s ← Ā s + B̄ u, y as above.
+        """y = C s + D u,  s ← A s + B u.
 
         Args:
             u: (B, H).
-            state: (B, H, n/2).
+            state: (B, H, n).
 
         Returns:
             y (B, C, H), state.
         """
         state = self.check_inputs(u, state, "B, H")
-        working = u.to(working_dtype(self.C))
-        y, after = super().step(working, state)
-        y = (y + self._read(state).to(y.dtype)) / 2 + self.feedthrough.to(y.dtype) * working.unsqueeze(1)
-        return y.to(u.dtype), after
+        update = self.steps.get(self, "step", self._update, copy=False)
+        working = state.to(update.dtype)
+        with full_precision(u.device):
+            found = torch.einsum("hij,bhj->bhi", update, torch.cat([working, u.unsqueeze(-1).to(update.dtype)], dim=-1))
+        return found[..., self.n :].mT.to(u.dtype), (working + found[..., : self.n]).to(state.dtype)
 
     @torch.no_grad()
-    def set_modes(self, feature: int, poles: Tensor, C: Tensor, D: Tensor, sampling_period: Tensor) -> None:
-        """Give one feature its modes; what is left of n/2 becomes silent.
+    def set_system(self, feature: int, system: StateSpace) -> None:
+        """Make one feature a given system, as well as its parameters can; states beyond those it has are silent.
 
         Args:
-            feature: its index.
-            poles: λ (m,), m ≤ n/2, Re λ < 0.
-            C: (C, m), with B = 1.
-            D: (C,).
-            sampling_period: Δt.
+            feature: its index, where no features share.
+            system: stable and real, C outputs, n states at most.
         """
-        m = len(poles)
-        self.A_real[feature], self.A_imag[feature] = 0, 0
-        self.C[:, feature], self.B[feature] = 0, 0
-        self.B[feature, :, 0] = 1
-        self.A_real[feature, :m] = torch.log(-poles.real).to(self.A_real.dtype)
-        self.A_imag[feature, :m] = poles.imag.to(self.A_imag.dtype)
-        self.C[:, feature, :m] = torch.view_as_real(C.resolve_conj().contiguous()).to(self.C.dtype)
-        self.feedthrough[:, feature] = D.to(self.feedthrough.dtype)
-        raw = TRANSFORMS[self.dt_transform][1](sampling_period.double())
-        self.raw_sampling_period[feature] = raw.to(self.raw_sampling_period.dtype)
+        raw = reflections(paired(torch.linalg.eigvals(system.A)))
+        self.reflections[feature] = 0
+        self.reflections[feature, : len(raw)] = raw.to(self.reflections.dtype)
+        A, B = all_pass_chain(self.reflections[feature : feature + 1].double())  # as they are stored
+        self.C[:, feature] = projection(system, A[0], B[0]).to(self.C.dtype)
+        self.feedthrough[:, feature] = system.D.to(self.feedthrough.dtype)
 
-    def padded(self, modes: int) -> dict[str, Tensor]:
-        """Return the parameters of a kernel with ``modes`` modes per feature, as many or more, the new ones silent."""
-        more = modes - self.n // 2
+    def padded(self, n: int) -> dict[str, Tensor]:
+        """Return the parameters of a kernel with n states per feature, as many or more, the new ones silent."""
         state = dict(self.state_dict())
-        state |= {name: pad(state[name], (0, more)) for name in ("A_real", "A_imag")}
-        return state | {name: pad(state[name], (0, 0, 0, more)) for name in ("B", "C")}
-
-    @torch.no_grad()
-    def state_space(self, feature: int, period: Tensor | float) -> StateSpace:
-        """(A, B, C, D) of one feature, with all n modes, at a sampling period; from the parameters as they are."""
-        poles = torch.complex(-torch.exp(self.A_real[feature].double()), self.A_imag[feature].double())
-        B = torch.view_as_complex(self.B[feature].double().contiguous())
-        C = torch.view_as_complex(self.C[:, feature].double().contiguous())
-        A, B = (1 + period * poles / 2) / (1 - period * poles / 2), period * B / (1 - period * poles / 2)
-        D = self.feedthrough[:, feature].double() + (C * B).sum(-1).real
-        C = C * (1 + A) / 2
-        A, B, C = (torch.cat([part, part.conj()], dim=-1) for part in (A, B, C))
-        return StateSpace.from_modes(A, B, C, D)
+        state["reflections"] = pad(state["reflections"], (0, 0, 0, (n - self.n) // 2))
+        return state | {"C": pad(state["C"], (0, n - self.n))}
 
 
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
@@ -166,23 +179,17 @@ def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dic
 
 @dataclass(frozen=True)
 class Reduction:
-    """What became of the H systems of a kernel: orders before and after, σ_1, certificate and measured H∞ error."""
+    """What became of the H systems of a kernel: orders before and after, σ_1, certificate and measured H∞ error.
+
+    The certificate is 2 Σ_{k>r} σ_k and the H∞ norm of what rounding changed, so it bounds the error of the stored
+    parameters.
+    """
 
     states: int
     orders: Tensor
     largest: Tensor
     certificate: Tensor
     measured: Tensor
-
-
-def _modes(system: StateSpace, period: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(λ (m,), C (C, m), D (C,)) with B = 1, of a real state space at a sampling period; one of each conjugate pair."""
-    A, vectors = torch.linalg.eig(system.A)
-    residues = (system.C.to(vectors.dtype) @ vectors) * torch.linalg.solve(vectors, system.B.to(vectors.dtype))
-    D = system.D - (residues / (1 + A)).sum(-1).real
-    kept = A.imag >= 0
-    A, residues = A[kept], torch.where(A[kept].imag == 0, residues[:, kept] / 2, residues[:, kept])
-    return 2 / period * (A - 1) / (A + 1), 4 / period * residues / (1 + A) ** 2, D
 
 
 def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int | None) -> Tensor:
@@ -216,17 +223,16 @@ def reduce_kernel(
 ) -> tuple[ReducedKernel, Reduction]:
     """Return the kernel of balanced truncations of all systems of a recurrent kernel, and how good they are.
 
-    Channels share a feature's state, so they are the outputs of one system. The measured error is the H∞ norm of the
-    difference to the parameters as they are stored, rounding included.
+    Channels share a feature's state, so they are the outputs of one system. Certificate and measured error are those of
+    the parameters as they are stored, rounding included.
 
     Args:
         kernel: recurrent; it stays as it is.
-        tolerance: bound of 2 Σ σ_dropped over σ_1, for every system; or
+        tolerance: bound of the certificate over σ_1, for every system; or
         states: r for every system.
 
     Raises:
-        ValueError: neither or both, bad numbers, an unstable kernel, or an order at which the poles are (nearly) equal,
-            so that there are no modes, for example hope with all its n states.
+        ValueError: neither or both, bad numbers, an unstable kernel, or a tolerance that rounding exceeds.
     """
     full, period, dt = system(kernel)
     sigma = state_space_singular_values(full)
@@ -234,21 +240,22 @@ def reduce_kernel(
         raise ValueError("every system must have a memory to reduce; got one whose Hankel singular values are all 0.")
     orders = chosen_orders(sigma, tolerance, states)
     parts = [balanced_truncation(full[i], int(r)) for i, r in enumerate(orders)]
-    modes = [_modes(part, tau) for part, tau in zip(parts, period, strict=True)]
     parameter = next(iter(kernel.state_dict().values()))
     made = ReducedKernel(
-        d_model=len(orders), d_state=2 * max(len(poles) for poles, _, _ in modes), channels=full.C.shape[-2],
-        verbose=False, l_max=getattr(kernel, "l_max", None), dt_transform=getattr(kernel, "dt_transform", "softplus"),
+        d_model=len(orders), d_state=2 * -(-int(orders.max()) // 2), channels=full.C.shape[-2], verbose=False,
+        l_max=getattr(kernel, "l_max", None),
     ).to(parameter.dtype)  # fmt: skip
-    for feature, found in enumerate(modes):
-        made.set_modes(feature, *found, dt[feature])
-    certificate = certificates(sigma).gather(-1, orders.unsqueeze(-1)).squeeze(-1)
-    measured = torch.stack([h_infinity_norm(full[i] - made.state_space(i, period[i])) for i in range(len(orders))])
-    worst = int(((measured - certificate) / sigma[:, 0]).argmax())
-    if not measured[worst] <= certificate[worst] + ROUNDING * sigma[worst, 0]:
-        smaller = "fewer states" if tolerance is None else "a larger tolerance"
+    for feature, part in enumerate(parts):
+        made.set_system(feature, StateSpace(*warped(part.A, part.B, part.C, part.D, dt[feature] / period[feature])))
+    stored = StateSpace(*made.matrices(period / dt))
+    rounding = torch.stack([h_infinity_norm(part - stored[i]) for i, part in enumerate(parts)])
+    certificate = certificates(sigma).gather(-1, orders.unsqueeze(-1)).squeeze(-1) + rounding * (1 + PROVED)
+    measured = torch.stack([h_infinity_norm(full[i] - stored[i]) for i in range(len(parts))])
+    worst = int((certificate / sigma[:, 0]).argmax())
+    if tolerance is not None and certificate[worst] > tolerance * sigma[worst, 0]:
         raise ValueError(
-            f"a reduced system must have separate poles; at {orders[worst]} of {sigma.shape[-1]} states those of "
-            f"feature {worst} (nearly) coincide, as hope's do with all of its states. Ask for {smaller}."
+            f"tolerance must leave room for rounding to {parameter.dtype}, which changes feature {worst} by "
+            f"{float(rounding[worst] / sigma[worst, 0]):.1e} of its largest singular value; got {tolerance}. Ask for "
+            "more, or reduce the model in float64."
         )
     return made, Reduction(sigma.shape[-1], orders, sigma[:, 0], certificate, measured)

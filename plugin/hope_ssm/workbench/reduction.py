@@ -24,15 +24,37 @@ REPORT = "reduction.json"
 
 @dataclass(frozen=True)
 class ReducedRun:
-    """The new run; per layer what became of its systems; metrics and microseconds per step of the model, before, after.
-
-    The times are None for a model without a recurrent mode.
-    """
+    """The new run; per layer what became of its systems; metrics, sizes and times of the model before and after."""
 
     path: Path
     layers: dict[str, Reduction]
     metrics: tuple[dict[str, float], dict[str, float]]
-    microseconds: tuple[float, ...] | None
+    sizes: dict[str, tuple[float, ...]]
+
+
+def parameters(*models: Any) -> dict[str, tuple[float, ...]]:
+    """Return the number of parameters of each model."""
+    return {"parameters": tuple(sum(p.numel() for p in model.parameters()) for model in models)}
+
+
+def sizes(features: int, *models: Any) -> dict[str, tuple[float, ...]]:
+    """Return the bytes of the state of one sequence, and the microseconds of a step, of each model or kernel.
+
+    Args:
+        features: d_model, the inputs of a step.
+        *models: with a recurrent mode.
+    """
+    states = tuple(_bytes(model.default_state(1)) for model in models)
+    return {"state_bytes": states, "step_microseconds": step_microseconds(features, *models)}
+
+
+def _bytes(state: Any) -> int:
+    parts = state if isinstance(state, (list, tuple)) else [state]
+    return sum(
+        part.numel() * part.element_size() if isinstance(part, torch.Tensor) else _bytes(part)
+        for part in parts
+        if part is not None
+    )
 
 
 def step_microseconds(features: int, *models: Any, repeats: int = 200) -> tuple[float, ...]:
@@ -76,16 +98,16 @@ def reduce_run(
     config = saved["hyper_parameters"]["config"]
     found = kernels(task)
     made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
-    modes = max(kernel.n for kernel, _ in made.values()) // 2
+    n = max(kernel.n for kernel, _ in made.values())
     kernel = type(next(iter(found.values())))
     config = {
         **config,
-        "model": {**config["model"], "layer": reduced_options(config["model"]["layer"], kernel, 2 * modes)},
+        "model": {**config["model"], "layer": reduced_options(config["model"]["layer"], kernel, n)},
     }
 
     weights = {key: value for key, value in saved["state_dict"].items() if ".kernel." not in key}
     for name, (reduced, _) in made.items():
-        weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(modes).items()}
+        weights |= {f"{name}.kernel.{key}": value for key, value in reduced.padded(n).items()}
     with new.alone():
         _check_new(new)
         new.begin(config, reduced_from=str(path))
@@ -99,11 +121,14 @@ def reduce_run(
         recurrent = not any(task.get_submodule(name).bidirectional for name in found) and not any(
             block.obstacle for block in task.model.layers
         )
-        times = step_microseconds(task.model.d_model, task.model, load(new.path).model) if recurrent else None
+        small = load(new.path)
+        measured = parameters(task, small)
+        if recurrent:
+            measured |= sizes(task.model.d_model, task.model, small.model)
         layers = {name: reduction for name, (_, reduction) in made.items()}
-        done = ReducedRun(new.path, layers, metrics, times)
+        done = ReducedRun(new.path, layers, metrics, measured)
         write_json(new.path / RESULTS, metrics[1])
-        write_json(new.path / REPORT, report(done.layers, metrics, times))
+        write_json(new.path / REPORT, report(done.layers, metrics, measured))
         new.end("finished")
         return done
 
@@ -116,9 +141,9 @@ def _check_new(run: RunDirectory) -> None:
 def report(
     layers: Mapping[str, Reduction],
     metrics: tuple[Mapping[str, float], Mapping[str, float]] | None,
-    microseconds: tuple[float, ...] | None,
+    measured: Mapping[str, tuple[float, ...]],
 ) -> dict[str, Any]:
-    """Return what became of every system, and metrics and times before and after, for a JSON file."""
+    """Return what became of every system, and metrics, sizes and times before and after, for a JSON file."""
     names = ("before", "after")
     found: dict[str, Any] = {
         "layers": {
@@ -132,6 +157,4 @@ def report(
     }  # fmt: skip
     if metrics is not None:
         found["metrics"] = dict(zip(names, metrics, strict=True))
-    if microseconds is not None:
-        found["step_microseconds"] = dict(zip(names, microseconds, strict=True))
-    return found
+    return found | {key: dict(zip(names, values, strict=True)) for key, values in measured.items()}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hope_ssm.checks import nearest
-from hope_ssm.reporting.tables import markdown_table
 from hope_ssm.workbench.losses import LOSSES, METRICS
+from hope_ssm.workbench.reports.names import heading, scale, value_name
 from hope_ssm.workbench.reports.rows import Row, configuration, versions_differ
 from hope_ssm.workbench.resuming import differences
 
@@ -74,7 +74,7 @@ def wanted(metric: str, config: Mapping[str, Any]) -> str | None:
 
 
 def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
-    """Return {swept key: its value in the baseline} for a part of a label: ``s4d``, ``kernel=s4d``, or several.
+    """Return {swept key: its value in the baseline} for a part of it: ``s4d``, ``S4D``, ``kernel=s4d``, or several.
 
     Raises:
         ValueError: no row has it (the nearest is named), or several keys have that value, or all rows have it.
@@ -83,7 +83,9 @@ def pins(table: Sequence[Row], baseline: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in baseline.split():
         name, _, value = word.rpartition("=")
-        matching = {k: v for row in table for k, v in row.settings.items() if v == value and name in ("", k)}
+        matching = {
+            k: v for row in table for k, v in row.settings.items() if value in (v, value_name(k, v)) and name in ("", k)
+        }
         if len(matching) > 1:
             named = ", ".join(f"{k}={v}" for k, v in matching.items())
             raise ValueError(f"--baseline must name one key; {word} is {named}.")
@@ -176,22 +178,30 @@ def lines(pairs: Sequence[Comparison], metrics: Sequence[str]) -> list[dict[str,
     return found
 
 
-def markdown(pairs: Sequence[Comparison], alone: Sequence[Row], metrics: Sequence[str], baseline: str) -> str:
-    """Return the comparison as Markdown."""
-    header = ["configuration", "against", "metric", "pairs", "mean difference", "95 % interval", "p", "verdict"]
-    cells = [header]
+EXPENDABLE = ("pairs", "against", "p")  # columns that go first where the room is short
+
+
+def cells(pairs: Sequence[Comparison], metrics: Sequence[str]) -> list[list[str]]:
+    """Return the headings and a line for every pair of rows and metric; shares in percent, their differences too."""
+    found = [["configuration", "against", "metric", "pairs", "difference", "95 % interval", "p", "verdict"]]
     for line in lines(pairs, metrics):
-        interval = f"{line['low']:+.4f} to {line['high']:+.4f}" if line["p"] != "" else "–"
+        factor, digits = scale(line["metric"])
+        low, mean, high = (
+            f"{factor * line[key]:+.{digits}f}" if line[key] != "" else "" for key in ("low", "mean difference", "high")
+        )
+        interval = f"{low} to {high}" if line["p"] != "" else "–"
         p = f"{line['p']:.2g}" if line["p"] != "" else "–"
-        cells.append([
-            line["configuration"], line["baseline"], line["metric"], str(line["pairs"]),
-            f"{line['mean difference']:+.4f}", interval, p, line["verdict"],
+        found.append([
+            line["configuration"], line["baseline"], heading(line["metric"]), str(line["pairs"]), mean, interval, p,
+            line["verdict"],
         ])  # fmt: skip
-    text = f"\n## Against {baseline}\n\n" + markdown_table(cells) + "\n"
-    text += (
-        "\nDifferences are paired by seed and by all other swept keys; intervals and p are those of a paired t test, "
-    )
-    text += "not adjusted for the number of comparisons.\n"
+    return found
+
+
+def remarks(pairs: Sequence[Comparison], alone: Sequence[Row]) -> str:
+    """Return what a reader of the comparison must know, in paragraphs."""
+    text = "\nDifferences are means over pairs, of one seed and equal in all other swept keys; intervals and p are "
+    text += "those of a paired t test, not adjusted for the number of comparisons.\n"
     for pair in pairs:
         text += f"\n{pair.row.label} against {pair.partner.label}: {'; '.join(pair.notes())}.\n"
     for row in alone:

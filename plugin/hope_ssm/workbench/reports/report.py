@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hope_ssm.checks import check_choice
-from hope_ssm.reporting.tables import markdown_table, mean_and_deviation, write_csv
-from hope_ssm.workbench.reports import comparison, curves
+from hope_ssm.reporting.plots import FORMATS
+from hope_ssm.reporting.tables import fitting, latex_table, markdown_table, plain_table, write_csv
+from hope_ssm.workbench.reports import columns, comparison, curves
 from hope_ssm.workbench.reports.rows import Row, rows, sharing
 from hope_ssm.workbench.run_directory import DONE, RunDirectory
 from hope_ssm.workbench.survey import left_out, survey
 
-_SPEED, _MEMORY = "train/steps_per_second", "train/peak_memory_mib"
+Table = list[list[str]]
 
 
-def _of_all(row: Row, metric: str, digits: int) -> str:
-    """Mean and standard deviation of a metric, and of how many runs where some have none."""
-    values = row.values(metric)
-    text = mean_and_deviation(values, digits)
-    return text if len(values) in (0, len(row.runs)) else f"{text} ({len(values)} of {len(row.runs)})"
-
-
-def metrics_of(table: Sequence[Row]) -> list[str]:
-    """Return the metrics to show: those of the test, or of the validation where nothing was tested."""
-    names = dict.fromkeys(name for row in table for run in row.runs for name in run.results)
-    return [n for n in names if n.startswith("test/")] or [n for n in names if n.startswith("val/")]
-
-
-def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
-    """Return the table as Markdown, with what was left out below it."""
-    metrics = metrics_of(table)
-    header = [
-        "configuration",
-        "seeds",
-        *metrics,
-        "d_state",
-        "parameters",
-        "kernel parameters",
-        "steps / s",
-        "peak memory MiB",
-    ]
-    lines = [header]
-    for row in table:
-        lines.append(
-            [
-                row.label,
-                str(len(row.runs)),
-                *(_of_all(row, name, 4) for name in metrics),
-                row.d_state,
-                row.count("parameters"),
-                row.count("kernel_parameters"),
-                _of_all(row, _SPEED, 1),
-                _of_all(row, _MEMORY, 0),
-            ]
-        )
-    text = markdown_table(lines) + "\n"
-    text += "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
+def remarks(table: Sequence[Row], unfinished: Sequence[RunDirectory], damaged: Sequence[Path]) -> str:
+    """Return what a reader of the table must know, in paragraphs."""
+    text = "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
     text += "or the last where nothing was validated.\n"
     for row in table:
         text += "".join(f"\n{row.label}: {note}.\n" for note in row.notes)
@@ -66,7 +29,7 @@ def markdown(table: Sequence[Row], unfinished: Sequence[RunDirectory]) -> str:
     if unfinished:
         listed = ", ".join(f"{run.path} ({run.state})" for run in unfinished)
         text += f"\nLeft out, not finished: {listed}.\n"
-    return text
+    return text + ("\n" + left_out(damaged) if damaged else "")
 
 
 def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
@@ -82,20 +45,40 @@ def pictured(runs: Sequence[RunDirectory], metric: str | None) -> str | None:
     return next((name for name in wanted if name in known), None)
 
 
-def write(directory: Path, out: Path, metric: str | None = None, baseline: str | None = None) -> str:
-    """Write report.md, report.csv (a line per configuration), runs.csv (a line per run) and report.png into ``out``.
+def _narrow(cells: Table, expendable: Sequence[str], width: int) -> str:
+    """A table for a terminal, with a line that says which columns it has no room for."""
+    shown, gone = fitting(cells, expendable, width)
+    text = plain_table(shown, width)
+    said = f"(no room here for: {', '.join(gone)}; the files have all)" if gone else ""
+    return "\n".join([text, *textwrap.wrap(said, width)])
+
+
+def write(
+    directory: Path,
+    out: Path,
+    metric: str | None = None,
+    baseline: str | None = None,
+    asked: str | None = None,
+    width: int = 80,
+) -> str:
+    """Write the report of all runs below a directory into ``out``.
+
+    report.md and report.tex have the table, report.csv a line per configuration and runs.csv a line per run, unrounded;
+    comparison.csv and comparison.tex the rows against a baseline; report.png, .pdf and .svg the curves.
 
     Args:
         directory: with runs below it.
         out: made if absent.
         metric: of the picture, that monitored by default.
-        baseline: part of a label, against which the other rows are compared, in comparison.csv too.
+        baseline: part of a label, against which the other rows are compared.
+        asked: the columns, see ``columns.columns_of``; None for all, of which the text returned has those with room.
+        width: of that text, in letters.
 
     Returns:
-        the Markdown.
+        what to print: the tables as plain text, what must be known of them, the files.
 
     Raises:
-        ValueError: no runs, none finished, no such metric or baseline.
+        ValueError: no runs, none finished, no such metric, column or baseline.
     """
     runs, damaged = survey(directory)
     finished = [run for run in runs if run.state in DONE and run.results]
@@ -104,19 +87,44 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
         raise ValueError(f"the directory must hold finished runs; {states}.")
     table = rows(finished)
     shown = pictured(finished, metric)
-    text = markdown(table, [run for run in runs if run not in finished])
-    text += "\n" + left_out(damaged) if damaged else ""
-    compared: list[dict[str, Any]] = []
+    cells = columns.cells(table, columns.columns_of(table, asked))
+    notes = remarks(table, [run for run in runs if run not in finished], damaged)
+    pairs, alone, compared = [], [], []
     if baseline is not None:
         pairs, alone = comparison.compare(table, baseline)
-        text += comparison.markdown(pairs, alone, metrics_of(table), baseline)
-        compared = comparison.lines(pairs, metrics_of(table))
+        compared = comparison.cells(pairs, columns.metrics_of(table))
+
+    def text(render: Callable[[Table, Sequence[str]], str]) -> str:
+        first = render(cells, () if asked else columns.EXPENDABLE) + "\n" + notes
+        if baseline is None:
+            return first
+        second = render(compared, comparison.EXPENDABLE) + "\n" + comparison.remarks(pairs, alone)
+        return f"{first}\n## Against {baseline}\n\n{second}"
+
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(text, encoding="utf-8")
+    written = {"report.md": text(lambda found, _: markdown_table(found)), "report.tex": latex_table(cells) + "\n"}
+    if len(compared) > 1:
+        written["comparison.tex"] = latex_table(compared) + "\n"
+    for name, content in written.items():
+        (out / name).write_text(content, encoding="utf-8")
+    files = [*written, *_write_numbers(table, finished, out)]
+    if len(compared) > 1:
+        write_csv(out / "comparison.csv", comparison.lines(pairs, columns.metrics_of(table)))
+        files.append("comparison.csv")
+    if shown is not None:
+        curves.draw_curves(table, shown, out / "report.png")
+        files += [f"report{ending}" for ending in FORMATS]
+    printed = text(lambda found, expendable: _narrow(found, expendable, width))
+    return f"{printed}\nWritten to {out}: {', '.join(files)}\n"
+
+
+def _write_numbers(table: Sequence[Row], finished: Sequence[RunDirectory], out: Path) -> tuple[str, str]:
+    """Write report.csv and runs.csv; return their names."""
     names = list(dict.fromkeys(name for run in finished for name in run.results))
     lines = []
     for row in table:
-        line: dict[str, Any] = {"configuration": row.label, "seeds": len(row.runs), "d_state": row.d_state}
+        line: dict[str, Any] = {"configuration": row.label, **row.settings}
+        line |= {"seeds": len(row.runs), "d_state": row.d_state}
         line |= {name: row.runs[0].info.get(name) for name in ("parameters", "kernel_parameters")}
         for name in names:
             if values := row.values(name):
@@ -129,19 +137,14 @@ def write(directory: Path, out: Path, metric: str | None = None, baseline: str |
     write_csv(
         out / "runs.csv",
         [
-            {"configuration": row.label, "seed": run.config["train"]["seed"], "directory": run.path, **run.results}
+            {
+                "configuration": row.label,
+                **row.settings,
+                "seed": run.config["train"]["seed"],
+                "directory": run.path,
+                **run.results,
+            }
             for row, run in each
         ],
     )
-    if compared:
-        write_csv(out / "comparison.csv", compared)
-    if shown is not None:
-        curves.draw_curves(table, shown, out / "report.png")
-    files = [
-        "report.md",
-        "report.csv",
-        "runs.csv",
-        *(["comparison.csv"] if compared else []),
-        *(["report.png"] if shown else []),
-    ]
-    return f"{text}\nWritten to {out}: {', '.join(files)}\n"
+    return "report.csv", "runs.csv"

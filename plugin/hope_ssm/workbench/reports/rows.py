@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hope_ssm import registry
+from hope_ssm.workbench.reports.names import labels
 from hope_ssm.workbench.resuming import flat
 from hope_ssm.workbench.run_directory import RunDirectory
 
@@ -29,7 +31,7 @@ class Row:
 
     Attributes:
         settings: {swept key: value}, what sets it apart from the other rows.
-        label: the same as text.
+        label: the same as a reader knows it, see ``names.labels``.
         runs: one per seed.
         notes: what a reader must know.
     """
@@ -56,6 +58,11 @@ class Row:
         return "/".join(sorted({str(run.info.get(name, "–")) for run in self.runs}))
 
     @property
+    def kernel(self) -> str:
+        """The name of the kernel, which decides its colour; empty without one."""
+        return _kernel(self.runs[0].config)
+
+    @property
     def seeds(self) -> list[int]:
         """The seed of every run."""
         return [run.config["train"]["seed"] for run in self.runs]
@@ -72,9 +79,9 @@ def configuration(run: RunDirectory) -> dict[str, Any]:
 
 
 def rows(runs: Sequence[RunDirectory]) -> list[Row]:
-    """Return finished runs grouped by configuration, each group labelled by what the groups differ in.
+    """Return finished runs grouped by configuration, each group with the settings in which the groups differ.
 
-    The label names the overrides that were typed, if they tell the groups apart. If not, it names the kernel and those
+    These name the overrides that were typed, if they tell the groups apart. If not, they name the kernel and those
     keys of the configuration that do not follow from the kernel.
     """
     groups: dict[str, list[RunDirectory]] = {}
@@ -84,9 +91,14 @@ def rows(runs: Sequence[RunDirectory]) -> list[Row]:
     settings = _distinct([dict(_typed(group[0])) for group in members])
     if len({str(setting) for setting in settings}) < len(members):
         settings = _distinct(_without_the_kernels_own([configuration(group[0]) for group in members]))
-    nothing = "all runs" if len(members) == 1 else "default"
-    labels = [" ".join(f"{key}={value}" for key, value in setting.items()) or nothing for setting in settings]
-    return [Row(*row, _notes(row[-1])) for row in zip(settings, labels, members, strict=True)]
+    return [Row(*row, _notes(row[-1])) for row in zip(settings, labels(settings), members, strict=True)]
+
+
+def _kernel(config: dict[str, Any]) -> str:
+    layer = config["model"].get("layer", {})
+    name = str(layer.get("mode") or layer.get("kernel") or "")
+    known = registry.names().get(name)
+    return name if known is None else known.name
 
 
 def _typed(run: RunDirectory) -> list[tuple[str, str]]:
