@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,14 @@ def test_the_version_stands_in_one_place():
     assert citation["version"] == hope_ssm.__version__
     newest = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest[1] == hope_ssm.__version__
+
+
+def test_the_lowest_row_of_the_matrix_is_the_lower_bounds():
+    """tools/matrix installs them exactly, but for what is given."""
+    matrix = runpy.run_path(str(ROOT / "tools" / "matrix"))
+    lowest = matrix["packages"]("lowest", ["torch==2.13.0"])
+    declared = [*project()["dependencies"], *project()["optional-dependencies"]["workbench"]]
+    assert len(lowest) == len(declared) + len(matrix["TO_TEST"])
+    assert {"torch==2.13.0", "numpy==1.24", "hydra-core==1.3.2", "pytorch-lightning==2.5.3"} <= set(lowest)
+    assert set(declared) <= set(matrix["packages"]("newest", []))
+    assert all((ROOT / test.partition("::")[0]).is_file() for test in matrix["SUITE"])

@@ -10,7 +10,7 @@ import pytorch_lightning
 from hope_ssm import requirements
 from hope_ssm.cli import main as command_line
 
-MINE = """
+MODULE = """
 import torch
 from torch.utils.data import Dataset
 from hope_ssm.workbench.data import Splits, loaders
@@ -43,13 +43,13 @@ OWN = ["pipeline=own", "model.d_model=8", "model.n_layers=1", "trainer.accelerat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["dataset._target_=mine.as_with_an_old_numpy"], "ufunc 'right_shift' not supported – then: Please call"),
-        (["dataset._target_=mine.data", "loader.num_workers=1"], "the disk of my data is gone\n"),
+        (["dataset._target_=own_module.as_with_an_old_numpy"], "ufunc 'right_shift' not supported – then: Please call"),
+        (["dataset._target_=own_module.data", "loader.num_workers=1"], "the disk of my data is gone\n"),
     ],
     ids=["an error of the clean-up", "a worker of the loader"],
 )
 def test_the_first_error_is_said_first(hope, tmp_path, arguments, said):
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "own_module.py").write_text(MODULE)
     done = hope("train", *OWN, *arguments)
     assert done.returncode == 1
     last = done.stderr.splitlines(keepends=True)[-1]
@@ -57,7 +57,7 @@ def test_the_first_error_is_said_first(hope, tmp_path, arguments, said):
     assert "Traceback" not in done.stderr
 
 
-def test_a_told_cause_ends_the_search():
+def test_a_given_cause_ends_the_search():
     def translated():
         try:
             {}["a"]

@@ -57,7 +57,7 @@ def one_line(error: BaseException) -> str:
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """Return an error and those in whose handling it came, the first of them first; a told cause ends the search."""
+    """Return an error and those in whose handling it came, the first of them first; a given cause ends the search."""
     links = [error]
     while links[0].__cause__ is None and not links[0].__suppress_context__ and links[0].__context__ is not None:
         links.insert(0, links[0].__context__)
@@ -65,10 +65,10 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def without_traceback(text: str) -> str:
-    """Return what a message quotes from another process, whose traceback it has: the error that is told there."""
-    told = text.rpartition("Traceback (most recent call last):")[2]
-    error = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", told, re.MULTILINE | re.DOTALL)
-    return error[1] if error and told != text else text
+    """Return what a message quotes from another process, whose traceback it has: the error that it ends with."""
+    quoted = text.rpartition("Traceback (most recent call last):")[2]
+    error = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", quoted, re.MULTILINE | re.DOTALL)
+    return error[1] if error and quoted != text else text
 
 
 def say_what_can_be_said() -> None:
