@@ -28,6 +28,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_addoption(parser):
     parser.addoption("--require-host", action="store_true", help="fail, not skip, where the real host is absent")
+    parser.addoption("--require-slurm", action="store_true", help="fail, not skip, where no Slurm answers")
     parser.addoption("--every-seed", action="store_true", help="random configurations: hundreds, with whole step loops")
     parser.addoption("--error-for-skips", action="store_true", help="fail, not skip, whatever the reason")
     parser.addoption("--in-random-order", type=int, metavar="SEED", help="files, and the tests of each, in any order")

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "__init__": {"hankel", "kernels", "layers", "ops", "registry", "workbench"},
     "checks": set(),
     "extras": set(),
+    "requirements": set(),
     "arithmetic": set(),
     "precision": set(),
     "reporting": {"storage"},
@@ -39,7 +40,8 @@ MAY_IMPORT = {
     "registry": {"kernels"},
     "layers": MATHEMATICS | {"kernels", "registry"},
     "analysis": MATHEMATICS | {"kernels", "registry", "reporting"},
-    "hosts": MATHEMATICS | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "arithmetic"},
+    "hosts": MATHEMATICS
+    | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "arithmetic", "requirements"},
     "workbench": MATHEMATICS
     | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"},
     "hydra_searchpath": {"hosts"},
@@ -47,7 +49,7 @@ MAY_IMPORT = {
     "figures": MATHEMATICS | {"kernels", "registry", "layers", "analysis", "workbench", "reporting"},
     "cli": MATHEMATICS
     | {"kernels", "registry", "datasets", "layers", "analysis", "reporting", "storage", "arithmetic"}
-    | {"hosts", "workbench", "benchmark", "figures"},
+    | {"hosts", "workbench", "benchmark", "figures", "requirements"},
 }
 # Within the mathematics: frequency, toeplitz, transforms ← contraction, backends ← transfer, realization ← convolution.
 OPS = {

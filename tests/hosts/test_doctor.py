@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hope_ssm import registry
+from hope_ssm import registry, requirements
 from hope_ssm.cli import doctor
 from hope_ssm.hosts import environment, state_spaces
 
@@ -62,7 +62,7 @@ def test_json(checkout, capsys):
     assert found["host"]["broken"]["hope_broken"]["mend"] == "reinstall hope_broken"
     assert found["kernels"]["failing"] == {}
     assert found["backends"]["names"][0] == "auto"
-    assert found["versions"]["torch"]
+    assert found["versions"]["torch"]["here"]
 
 
 def test_text_without_a_host(monkeypatch, tmp_path, capsys):
@@ -94,8 +94,8 @@ def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path,
 ])  # fmt: skip
 def test_traps_apply_by_version(monkeypatch, installed, cuda, trap):
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
-    monkeypatch.setattr(environment, "version", installed.get)
+    monkeypatch.setattr(requirements, "version", installed.get)
     assert [row for row in environment.traps(cuda) if trap in row.trap]
     good = {"hydra-core": "1.3.2", "pytorch-lightning": "2.5.6", "rich": "15.0.0", "transformers": "5.0"}
-    monkeypatch.setattr(environment, "version", good.get)
+    monkeypatch.setattr(requirements, "version", good.get)
     assert not [row for row in environment.traps(cuda=True) if trap in row.trap]

@@ -6,45 +6,52 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import re
 import sys
 from dataclasses import asdict
-from importlib import metadata, util
+from importlib import util
 from typing import Any
 
-from hope_ssm import registry
+from hope_ssm import registry, requirements
 from hope_ssm.extras import install_line
 from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
 from hope_ssm.ops import backends
 
-DISTRIBUTIONS = (
-    "hope-ssm", "torch", "numpy", "scipy", "hydra-core", "omegaconf", "pytorch-lightning", "einops",
-    "torchvision", "wandb", "transformers", "rich", "scikit-learn", "pykeops", "hydra-joblib-launcher",
-    "hydra-submitit-launcher",
-)  # fmt: skip
+# Beside what the metadata requires: what the host needs, and what makes a difference in it.
+DISTRIBUTIONS = ("hope-ssm", "omegaconf", "einops", "torchvision", "wandb", "transformers")
+NOT_TO_RUN = ("dev", "docs")
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of what matters to us, None where absent."""
-    return {"python": platform.python_version(), **{name: environment.version(name) for name in DISTRIBUTIONS}}
+def versions() -> dict[str, dict[str, Any]]:
+    """Return for Python and every package that matters what is here, what is needed, by what, and the mend."""
+    table: dict[str, dict[str, Any]] = {}
+    for row in requirements.requirements():
+        if row.extra not in NOT_TO_RUN:
+            entry = table.setdefault(row.name, {"here": row.installed, "needed": row.bounds, "by": [], "mend": ""})
+            entry["by"].append(row.extra or "base")
+            entry["mend"] = entry["mend"] or row.mend
+    for name in DISTRIBUTIONS:
+        table.setdefault(name, {"here": requirements.version(name), "needed": "", "by": [], "mend": ""})
+    return table
+
+
+def too_old() -> list[str]:
+    """Return a sentence for each feature that the installed version of a package does not have."""
+    return [
+        f"{feature} needs {name}>={least}; here is {requirements.version(name)}"
+        for feature, (name, least) in requirements.FEATURES.items()
+        if requirements.version(name) and not requirements.at_least(name, least)
+    ]
 
 
 def extras() -> dict[str, list[str]]:
     """Return what each optional extra of this distribution lacks here."""
     lacking: dict[str, list[str]] = {}
-    try:
-        requirements = metadata.requires(registry.DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        return {}
-    for requirement in requirements:
-        name = re.match(r"[\w.-]+", requirement)
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        if name and extra and name[0] != registry.DISTRIBUTION and "python_version" not in requirement:
-            absent = lacking.setdefault(extra[1], [])
-            if environment.version(name[0]) is None:
-                absent.append(name[0])
+    for row in requirements.requirements():
+        if row.extra:
+            absent = lacking.setdefault(row.extra, [])
+            if row.installed is None:
+                absent.append(row.name)
     return lacking
 
 
@@ -84,6 +91,7 @@ def report() -> dict[str, Any]:
     fine, failing = kernels()
     return {
         "versions": versions(),
+        "too_old": too_old(),
         "cuda": torch.cuda.get_device_name() if cuda else None,
         "backends": {
             "names": list(backends.NAMES),
@@ -115,8 +123,13 @@ def _host_lines(found: dict[str, Any] | None) -> list[str]:
 
 def text(found: dict[str, Any]) -> str:
     """Return the report as plain text."""
-    lines = ["versions", *(f"  {name:<24}{value or '–'}" for name, value in found["versions"].items())]
+    lines = [f"{'versions':<26}{'here':<16}needed"]
+    for name, row in found["versions"].items():
+        by = "" if not row["by"] or "base" in row["by"] else f" by {', '.join(row['by'])}"
+        lines.append(f"  {name:<24}{row['here'] or '–':<16}{row['needed']}{by}".rstrip())
+        lines += [f"    {row['mend']}"] if row["mend"] else []
     lines.append(f"  {'GPU':<24}{found['cuda'] or '–'}")
+    lines += [f"  {sentence}" for sentence in found["too_old"]]
     auto = ", ".join(f"{name} on {device}" for device, name in found["backends"]["auto"].items())
     lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
     lines.append("\nextras")
@@ -132,7 +145,7 @@ def text(found: dict[str, Any]) -> str:
 
 
 def run(arguments: list[str]) -> int:
-    """Print the report; the status is 1 if a kernel fails to import, otherwise 0."""
+    """Print the report; the status is 1 if a kernel fails to import or the base has a package too old, otherwise 0."""
     parser = argparse.ArgumentParser(
         prog="hope doctor", description="Print what is installed, and what is missing or does not work."
     )
@@ -141,4 +154,5 @@ def run(arguments: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what other packages print when they are imported
         found = report()
     print(json.dumps(found, indent=2) if options.json else text(found))
-    return 1 if found["kernels"]["failing"] else 0
+    unfit = [name for name, row in found["versions"].items() if row["mend"] and "base" in row["by"]]
+    return 1 if found["kernels"]["failing"] or unfit else 0

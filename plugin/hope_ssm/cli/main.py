@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 
 from hope_ssm.checks import nearest
 from hope_ssm.cli.pipes import outlive_readers
 from hope_ssm.extras import explained
+from hope_ssm.requirements import unmet_by_imported
 
 FULL_ERROR = "HOPE_FULL_ERROR"  # what the user said by HYDRA_FULL_ERROR, for the processes of further ranks
 
@@ -38,12 +40,35 @@ def usage() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message without its traceback; Hydra's are followed by their cause."""
-    text = str(error).strip() or f"{type(error).__name__}, HYDRA_FULL_ERROR=1 shows where."
-    cause = error.__cause__
-    if cause is not None and str(cause).strip() and str(cause).strip() not in text:
-        text += f" ({str(cause).strip()})"
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+    """Return an error's message without its traceback; Hydra's are followed by their cause.
+
+    An error that came while another one was handled, as when a training that failed is ended, says the first one too,
+    and before itself.
+    """
+    said: list[str] = []
+    for link in chain(error):
+        text = without_traceback(str(link)).strip() or f"{type(link).__name__}, HYDRA_FULL_ERROR=1 shows where."
+        cause = link.__cause__
+        if cause is not None and str(cause).strip() and str(cause).strip() not in text:
+            text += f" ({str(cause).strip()})"
+        if not any(text in other for other in said):
+            said.append(text)
+    return " ".join(line.strip() for line in " – then: ".join(said).splitlines() if line.strip())
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those in whose handling it came, the first of them first; a given cause ends the search."""
+    links = [error]
+    while links[0].__cause__ is None and not links[0].__suppress_context__ and links[0].__context__ is not None:
+        links.insert(0, links[0].__context__)
+    return links
+
+
+def without_traceback(text: str) -> str:
+    """Return what a message quotes from another process, whose traceback it has: the error that it ends with."""
+    quoted = text.rpartition("Traceback (most recent call last):")[2]
+    error = re.search(r"^(?:\w+\.)*\w+: (.+)\Z", quoted, re.MULTILINE | re.DOTALL)
+    return error[1] if error and quoted != text else text
 
 
 def say_what_can_be_said() -> None:
@@ -84,7 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if full:
             raise
-        print(f"hope {command}: {explained(error, 'this command needs') or one_line(error)}", file=sys.stderr)
+        said = explained(error, "this command needs") or one_line(error)
+        print(f"hope {command}: {' '.join([said, *unmet_by_imported()])}", file=sys.stderr)
         return 1
 
 

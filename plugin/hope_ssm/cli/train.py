@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hope_ssm.arithmetic import arithmetic_resolver
 from hope_ssm.cli.main import FULL_ERROR
 from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, in_a_sentence
 from hope_ssm.workbench.run_directory import HYDRA, HYDRA_NEW, RUN
+
+OF_RANKS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def run(arguments: list[str]) -> int:
@@ -32,16 +35,18 @@ def run(arguments: list[str]) -> int:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from hope_ssm.workbench.fitting import is_first_process
         from hope_ssm.workbench.training import train
 
-        sys.argv = original  # Lightning starts further ranks with the command line as the user typed it
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
             as_begun(config, HydraConfig.get().runtime.cwd)
             if config.get("wandb") is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
                 OmegaConf.update(config, "wandb", {**of_the_sweep(arguments), **config.wandb}, force_add=True)
             command = ["hope", "train", *typed_flags(arguments), *overrides_of_the_job()]
-            metrics = train(config, directory, command=command).metrics
+            alone = HydraConfig.get().mode == RunMode.RUN
+            with further_ranks(original if alone else [original[0], *command[1:]], directory):
+                metrics = train(config, directory, command=command).metrics
         except Exception as error:
             forget(directory, home)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -51,7 +56,7 @@ def run(arguments: list[str]) -> int:
             return None
         finally:
             shutil.rmtree(directory / HYDRA_NEW, ignore_errors=True)
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        if is_first_process():
             print("\n".join(f"{name:<24} {value:.4f}" for name, value in sorted(metrics.items())))
         return metrics.get(config.train.monitor)
 
@@ -72,6 +77,36 @@ def run(arguments: list[str]) -> int:
     if failure:
         raise failure[0]
     return 0
+
+
+@contextlib.contextmanager
+def further_ranks(command: list[str], directory: Path) -> Iterator[None]:
+    """Let Lightning start further ranks of the present job with ``command``, in ``directory``, whoever began the job.
+
+    It runs sys.argv again, as the module that __main__ is: that of a launcher in a worker of joblib or submitit, and a
+    whole sweep in each of its jobs. What it notes in the environment for its ranks is not meant for the next job.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import read_write
+
+    begun, main = list(sys.argv), sys.modules["__main__"]
+    spec, environment = getattr(main, "__spec__", None), {name: os.environ.get(name) for name in OF_RANKS}
+    configuration: Any = HydraConfig.instance().cfg
+    with read_write(configuration.hydra):
+        configuration.hydra.run.dir = str(directory).replace("${", "\\${")
+    by_module = Path(command[0]).stem == "main"
+    sys.argv, main.__spec__ = command, util.find_spec("hope_ssm.cli.main") if by_module else None
+    try:
+        yield
+        import torch.distributed
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    finally:
+        sys.argv, main.__spec__ = begun, spec
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

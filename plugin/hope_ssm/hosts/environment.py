@@ -6,12 +6,11 @@ import ast
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
+from hope_ssm import requirements
 from hope_ssm.reporting.machine import git_state
 
 # Where the host's training starts, and what it imports by name while it builds a model.
@@ -38,19 +37,6 @@ class Trap:
 
     trap: str
     mend: str
-
-
-def version(distribution: str) -> str | None:
-    """Return the installed version of a distribution, None if it is absent."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _at_least(distribution: str, *least: int) -> bool:
-    installed = version(distribution)
-    return installed is not None and tuple(int(part) for part in re.findall(r"\d+", installed)[: len(least)]) >= least
 
 
 def commit(host: Path) -> str | None:
@@ -129,46 +115,51 @@ def mend(broken: str) -> str:
 
 def traps(cuda: bool) -> list[Trap]:
     """Return the traps that apply to running the host in this environment."""
-    lightning = version("pytorch-lightning") or ""
+    lightning = requirements.version("pytorch-lightning") or ""
     table = [
         (
-            _at_least("hydra-core", 1, 4),
-            f"hydra-core {version('hydra-core')} rejects the host's hydra.main without version_base",
+            requirements.at_least("hydra-core", "1.4"),
+            f"hydra-core {requirements.version('hydra-core')} rejects the host's hydra.main without version_base",
             "pip install 'hydra-core<1.4'",
         ),
         (
-            lightning.startswith("2.0.") and importlib.util.find_spec("pkg_resources") is None,
+            bool(lightning)
+            and not requirements.at_least("pytorch-lightning", "2.4")
+            and importlib.util.find_spec("pkg_resources") is None,
             f"pytorch-lightning {lightning} imports pkg_resources, which setuptools no longer has",
-            "pip install 'pytorch-lightning>=2.5'",
+            "pip install 'setuptools<81', or 'pytorch-lightning>=2.5.3'",
         ),
         (
-            lightning.startswith("2.4.") and _at_least("rich", 15),
-            f"pytorch-lightning {lightning} fails with rich {version('rich')}",
-            "pip install 'pytorch-lightning>=2.5'",
+            bool(lightning)
+            and not requirements.at_least("pytorch-lightning", "2.5.3")
+            and requirements.at_least("rich", "15"),
+            f"pytorch-lightning {lightning} fails with rich {requirements.version('rich')}",
+            "pip install 'pytorch-lightning>=2.5.3'",
         ),
         (
-            _at_least("pytorch-lightning", 2, 6) and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
+            requirements.at_least("pytorch-lightning", "2.6")
+            and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD") != "1",
             f"pytorch-lightning {lightning} refuses the host's own checkpoints: they hold its configuration",
             "set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for train.ckpt=, train.pretrained_model_path= and "
             "load_from_checkpoint of a file you trust",
         ),
         (
-            version("pykeops") is not None and not cuda,
+            requirements.version("pykeops") is not None and not cuda,
             "pykeops without a GPU stops the host's own kernels s4, nplr, s4d and diag (KeyError: 'nvrtc')",
             "use +model.layer.backend=naive for them; hope is not affected",
         ),
         (
-            _at_least("wandb", 0, 29),
-            f"wandb {version('wandb')} dropped an option that the host passes",
+            requirements.at_least("wandb", "0.29"),
+            f"wandb {requirements.version('wandb')} dropped an option that the host passes",
             "add wandb=null, or pip install 'wandb<0.29'",
         ),
         (
-            version("wandb") is not None and not _at_least("wandb", 0, 29),
+            requirements.version("wandb") is not None and not requirements.at_least("wandb", "0.29"),
             "the host retries a failing wandb login for ever",
             "add wandb=null unless you log there",
         ),
         (
-            version("transformers") is None,
+            requirements.version("transformers") is None,
             "the host's schedulers constant, constant_warmup, linear_warmup and cosine_warmup need transformers",
             "pip install transformers, or scheduler=plateau, cosine, step or multistep",
         ),
