@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 
@@ -31,9 +32,11 @@ def test_its_cells_run_and_hope_solves_the_task(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     pyplot()  # draws into files
+    threads = torch.get_num_threads()
     names = {"__name__": "__notebook__"}
     for number, cell in enumerate(code_cells()):
         exec(compile("".join(cell["source"]), f"{TOUR.name}, cell {number + 1}", "exec"), names)
+    torch.set_num_threads(threads)
     assert len(pyplot().get_fignums()) == 3
     pyplot().close("all")
     assert names["runs"]["hope"].metrics["test/accuracy"] > 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hope_ssm.workbench.survey import left_out, survey
 Table = list[list[str]]
 
 
-def remarks(table: Sequence[Row], unfinished: Sequence[RunDirectory], damaged: Sequence[Path]) -> str:
+def remarks(table: Sequence[Row], unfinished: Sequence[RunDirectory], damaged: Mapping[Path, str]) -> str:
     """Return what a reader of the table must know, in paragraphs."""
     text = "\nMean ± standard deviation over seeds; test metrics are those of the best checkpoint, "
     text += "or the last where nothing was validated.\n"
@@ -89,7 +89,9 @@ def write(
     shown = pictured(finished, metric)
     cells = columns.cells(table, columns.columns_of(table, asked))
     notes = remarks(table, [run for run in runs if run not in finished], damaged)
-    pairs, alone, compared = [], [], []
+    pairs: list[comparison.Comparison] = []
+    alone: list[Row] = []
+    compared: Table = []
     if baseline is not None:
         pairs, alone = comparison.compare(table, baseline)
         compared = comparison.cells(pairs, columns.metrics_of(table))
