@@ -31,6 +31,7 @@ def pytest_addoption(parser):
     parser.addoption("--require-slurm", action="store_true", help="fail, not skip, where no Slurm answers")
     parser.addoption("--every-seed", action="store_true", help="random configurations: hundreds, with whole step loops")
     parser.addoption("--error-for-skips", action="store_true", help="fail, not skip, whatever the reason")
+    parser.addoption("--device", default="cpu", help="where the tests in tests/devices compute: cpu, or cuda")
     parser.addoption("--in-random-order", type=int, metavar="SEED", help="files, and the tests of each, in any order")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hope_ssm.benchmark.run
-from hope_ssm.benchmark import contenders, measure, report
+from hope_ssm.benchmark import contenders, measure, report, targets
 from hope_ssm.benchmark.contenders import Sizes
 from hope_ssm.cli import main
 from installed import backend
@@ -99,6 +99,57 @@ def test_command(tmp_path, capsys):
     assert set(numbers["sweeps"]["L"]) == {"8", "16"}
     assert (tmp_path / "table.md").read_text().strip() in said
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def measured(name, seconds, memory=1, error=1.0):
+    return measure.Measurement(name, error=error, memory=memory, seconds={"step": [seconds] * 3})
+
+
+def test_targets_are_held_reached_or_missed():
+    """Three to six times as fast, a quarter of the memory, half the error; a step that is too slow, one row absent."""
+    usual = [
+        *(measured(f"convolution{plain}", seconds) for plain, seconds in (("", 1.0), ("-plain", 6.5))),
+        *(measured(f"layer-hope{p}", s, m, e) for p, s, m, e in (("", 1.0, 1, 1.0), ("-plain", 3.5, 4, 2.0))),
+        *(measured(f"step-hope{plain}", seconds) for plain, seconds in (("", 1.0), ("-plain", 1.5))),
+    ]
+    demo = [measured("step-hope", 1.0), measure.Measurement("step-hope-plain", absent="not available: it is gone")]
+    found = {targets.USUAL: usual, targets.DEMO: demo, targets.LONG: [measured("layer-hope", 1.0, int(3e9))]}
+    text, missed = targets.table(found)
+    states = [line.split("|")[-2].strip() for line in text.splitlines()[2:]]
+    absent = "not measured: step-hope-plain is absent"
+    assert states == ["reached", "held", "held", "missed", "reached", absent, "missed"]
+    assert [what.split(",")[0] for what in missed] == [
+        "training step", "training step at the demo's sizes", "peak memory of the layer"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("floor", [0, 1e9])
+def test_targets_from_the_command_line(floor, tmp_path, monkeypatch, capsys):
+    """Measured here and now at small sizes; the status says whether every floor is held."""
+    monkeypatch.setattr(
+        targets, "RUNS", {SMALL: tuple(dict.fromkeys(n for names in targets.RUNS.values() for n in names))}
+    )
+    small = [
+        dataclasses.replace(target, sizes=SMALL, floor=1e9 - floor if target.most else floor)
+        for target in targets.TARGETS
+    ]
+    monkeypatch.setattr(targets, "TARGETS", small)
+    status = main.main(["bench", "--targets", "--repetitions", "3", "--out", str(tmp_path)])
+    assert status == (0 if floor == 0 else 1)
+    said = capsys.readouterr().out
+    assert ("Below their floor: convolution" in said) == (status == 1)
+    assert "| step-hope-plain | " in (tmp_path / "targets.md").read_text()
+    assert json.loads((tmp_path / "targets.json").read_text())[0]["sizes"]["length"] == SMALL.length
+
+
+def test_a_full_gpu_is_no_end(monkeypatch):
+    def full(sizes):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+    monkeypatch.setitem(contenders.CONTENDERS, "full", full)
+    rows = hope_ssm.benchmark.run.compare(["full", "copy"], SMALL, 3, 1.0, lambda _: None)
+    assert rows[0].absent.startswith("not available: CUDA out of memory")
+    assert rows[1].seconds
 
 
 @pytest.mark.parametrize(

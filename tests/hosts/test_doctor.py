@@ -71,6 +71,7 @@ def test_text_without_a_host(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "which STATE_SPACES_HOME names, holds none" in said
     assert "auto takes" in said
+    assert "convolution: grouped on a CPU from 524288 outputs on" in said
 
 
 def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path, capsys):

@@ -114,6 +114,25 @@ def test_float32_error_is_not_above_the_plain_ones():
 
 
 @every_mode
+@pytest.mark.parametrize("length", [64, 1000, 8192])
+def test_float32_error_is_within_the_theory_of_the_transforms(mode, length):
+    """|ŷ - y| ≤ c ε log₂N ‖u‖₂ ‖k‖₂: three transforms of N points, each with a relative error of c' ε log₂N in ‖·‖₂.
+
+    Transforms keep ‖·‖₂ up to √N, and ‖FFT(u) FFT(k)‖₁ ≤ N ‖u‖₂ ‖k‖₂. The bound is of every sample and so far above
+    what is found: roundings add up like a random walk, √log₂N. What is found must not grow faster than log₂N either.
+    """
+    epsilon, stages = torch.finfo(torch.float32).eps / 2, 1 + torch.tensor(2.0 * length).log2().ceil().item()
+    u, k = torch.randn(3, 4, length), torch.randn(1, 4, length) * torch.linspace(1, 0, length)
+    exact = long_convolution(u.double(), k.double(), mode="plain")
+    error = (long_convolution(u, k, mode=mode) - exact).abs()
+    scale = (
+        epsilon * stages * u.double().norm(dim=-1).unsqueeze(1).unsqueeze(-1) * k.double().norm(dim=-1).unsqueeze(-1)
+    )
+    assert (error <= 3 * scale).all()
+    assert error.square().mean().sqrt() <= 0.3 * scale.mean()
+
+
+@every_mode
 def test_the_output_has_the_order_of_the_input(mode):
     u, k = operands(2, 2, 5, 9, 9, steps_first=True)
     found = long_convolution(u, k, mode=mode)

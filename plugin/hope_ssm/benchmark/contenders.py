@@ -141,6 +141,12 @@ def _convolution(mode: str, sizes: Sizes) -> Contender:
     return Contender(lambda: long_convolution(x.transpose(1, 2), k, mode=mode)[:, 0], [x, k], reference)
 
 
+def _copy(sizes: Sizes) -> Contender:
+    """A copy of the layer's input: what moving these bytes once costs, the ceiling of everything that follows."""
+    x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
+    return Contender(lambda: x.clone().transpose(1, 2), [x], lambda: x[0, :, :CHECKED_FEATURES].detach().double().T)
+
+
 def _layer(name: str, convolution: str, sizes: Sizes) -> Contender:
     torch.manual_seed(0)
     layer = FFTConvolution(sizes.features, name, convolution=convolution, d_state=sizes.states, verbose=False)
@@ -190,6 +196,7 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "hope-bands": partial(_stepped, "hope-bands", banded_share=1.0),
     **{name: partial(_stepped, name) for name in KERNELS if name != "hope"},
     **{name: partial(_host, name) for name in HOST_KERNELS},
+    "copy": _copy,
     "convolution": partial(_convolution, "auto"),
     "convolution-plain": partial(_convolution, "plain"),
     **{f"layer-{name}": partial(_layer, name, "auto") for name in KERNELS},
@@ -198,8 +205,6 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "step-hope-plain": partial(_training_step, "hope", "plain"),
     **{name: partial(_host_step, name) for name in HOST_STEPS},
 }
-KERNEL_CONTENDERS = tuple(CONTENDERS)[: tuple(CONTENDERS).index("convolution")]
-
 # Numbers that forward + backward keeps for each of H·n·L, where it keeps so many, about (measured).
 _KEPT = {"algorithm-1": 8, "hope-dense": 6, "host-s4d-naive": 4, "host-s4-naive": 21}
 

@@ -34,6 +34,11 @@ class Measurement:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     absent: str | None = None
 
+    @property
+    def total(self) -> str:
+        """The longest call there is: forward + backward, or a whole training step."""
+        return "forward+backward" if "forward+backward" in self.seconds else "step"
+
     def median(self, what: str) -> float:
         """Seconds of a call, the median."""
         return statistics.median(self.seconds[what])

@@ -19,7 +19,7 @@ def table(rows: list[Measurement], baseline: str) -> str:
     lines = [[heading.format(baseline) for heading in HEADINGS]]
     for row in rows:
         if not row.absent:
-            total = "forward+backward" if "forward+backward" in row.seconds else "step"
+            total = row.total
             ratio = f"{row.median(total) / base.median('forward+backward'):.2f}" if base else "–"
             both = _milliseconds(row, total) + (" (with the update)" if total == "step" else "")
             wrong = "–" if row.error is None else f"{row.error:.0e}"
@@ -41,7 +41,7 @@ def curves(found: dict[int, list[Measurement]], quantity: str) -> dict[str, dict
     for size, rows in found.items():
         for row in rows:
             if row.seconds:
-                value = row.memory if quantity == "memory" else row.median("forward+backward")
+                value = row.memory if quantity == "memory" else row.median(row.total)
                 lines.setdefault(row.name, {})[size] = max(float(value or 0), 1e-9)
     return lines
 

@@ -33,15 +33,15 @@ def compare(
         rows.append(row)
         try:
             contender = make(name, sizes)
-        except (ImportError, ValueError, MemoryError) as absence:
+            row.error = error(contender)
+            if row.error is not None and not row.error <= tolerance:
+                row.absent = f"not timed: its error {row.error:.1e} is above {tolerance:.0e}"
+                continue
+            timed = calls(contender)
+            row.memory = peak_memory(list(timed.values())[-1], device)
+        except (ImportError, ValueError, MemoryError, torch.cuda.OutOfMemoryError) as absence:
             row.absent = f"not available: {' '.join(str(absence).split())}"
             continue
-        row.error = error(contender)
-        if row.error is not None and not row.error <= tolerance:
-            row.absent = f"not timed: its error {row.error:.1e} is above {tolerance:.0e}"
-            continue
-        timed = calls(contender)
-        row.memory = peak_memory(list(timed.values())[-1], device)
         everything |= {(name, what): call for what, call in timed.items()}
     say(f"timing {len(everything)} calls in turn")
     times = in_turn(everything, device, repetitions, seconds)

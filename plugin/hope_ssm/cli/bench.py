@@ -40,8 +40,15 @@ def _parser() -> argparse.ArgumentParser:
         default=20.0,
         help="most seconds for a call, after 3 repetitions (default: 20)",
     )
+    add("--keep-memory", action="store_true", help="freed memory stays with the process, as in hope train")
     add("--lengths", type=_numbers, default=[], help="lengths for the picture, e.g. 256,1024,4096")
     add("--d-states", type=_numbers, default=[], help="numbers of states n for the picture, e.g. 16,64,256")
+    add(
+        "--targets",
+        action="store_true",
+        help="measure instead what the grouped convolution is meant to save, at fixed sizes on a CPU; status 1 if a "
+        "floor is missed",
+    )
     add("--out", type=Path, default=Path("runs/bench"), help="where results go (default: runs/bench)")
     return parser
 
@@ -55,6 +62,7 @@ def run(arguments: list[str]) -> int:
     from hope_ssm.benchmark.run import compare, sweep
     from hope_ssm.ops import backends
     from hope_ssm.reporting.machine import machine
+    from hope_ssm.workbench.freed_memory import keep_freed_memory
 
     if options.contenders == "list":
         print("\n".join(contenders.CONTENDERS))
@@ -66,6 +74,10 @@ def run(arguments: list[str]) -> int:
         check_positive_integer(f"--{name.replace('_', '-')}", getattr(options, name))
     check_positive_number("--seconds", options.seconds)
     check_choice("--dtype", options.dtype, contenders.DTYPES)
+    if options.keep_memory and not keep_freed_memory():
+        raise ValueError("--keep-memory needs glibc, and none of its variables set (MALLOC_…, GLIBC_TUNABLES).")
+    if options.targets:
+        return _targets(options)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device must be a device that torch sees here; got {options.device!r}. Use --device cpu.")
     sizes = contenders.Sizes(
@@ -82,12 +94,11 @@ def run(arguments: list[str]) -> int:
         f"(quartiles) of up to {options.repetitions} repetitions, in turn; {machine(options.device)}."
     )
     parts = [conditions, report.table(rows, baseline)]
-    kernels = [name for name in names if name in contenders.KERNEL_CONTENDERS]
     sweeps = {}
     for symbol, axis, values in (("L", "length", options.lengths), ("n", "states", options.d_states)):
         if values:
             say(f"timing at {symbol} = {', '.join(map(str, values))}")
-            sweeps[symbol] = sweep(kernels, sizes, axis, values, options.repetitions, options.seconds)
+            sweeps[symbol] = sweep(names, sizes, axis, values, options.repetitions, options.seconds)
             parts.append(report.growth(sweeps[symbol], symbol))
     text = "\n\n".join(parts)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -103,3 +114,29 @@ def run(arguments: list[str]) -> int:
         report.draw(sweeps, conditions, options.out / "speed.png")
         print(f"Picture: {options.out}/speed.png, .pdf, .svg")
     return 0
+
+
+def _targets(options: argparse.Namespace) -> int:
+    """Print and save the table of targets; 1 if one misses its floor."""
+    from hope_ssm.benchmark import report, targets
+    from hope_ssm.benchmark.run import compare
+    from hope_ssm.reporting.machine import machine
+
+    found = {
+        sizes: compare(names, sizes, options.repetitions, options.seconds, lambda message: print(f"{message} …"))
+        for sizes, names in targets.RUNS.items()
+    }
+    table, missed = targets.table(found)
+    conditions = f"Medians of up to {options.repetitions} repetitions, in turn; {machine()}."
+    measured = [
+        f"H = {sizes.features}, L = {sizes.length}, batch {sizes.batch}:\n\n{report.table(rows, '')}"
+        for sizes, rows in found.items()
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "targets.md").write_text("\n\n".join([conditions, table, *measured]) + "\n", encoding="utf-8")
+    numbers = [{"sizes": asdict(sizes), "rows": [asdict(row) for row in rows]} for sizes, rows in found.items()]
+    (options.out / "targets.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    print(f"\n{conditions}\n\n{table}\n\nTable and numbers: {options.out}/targets.md, targets.json")
+    if missed:
+        print(f"Below their floor: {'; '.join(missed)}.")
+    return int(bool(missed))

@@ -16,6 +16,7 @@ from hope_ssm.extras import install_line
 from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
 from hope_ssm.ops import backends
+from hope_ssm.ops.long_convolution import SMALL
 
 # Beside what the metadata requires: what the host needs, and what makes a difference in it.
 DISTRIBUTIONS = ("hope-ssm", "omegaconf", "einops", "torchvision", "wandb", "transformers")
@@ -132,6 +133,7 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"  {sentence}" for sentence in found["too_old"]]
     auto = ", ".join(f"{name} on {device}" for device, name in found["backends"]["auto"].items())
     lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
+    lines.append(f"  convolution: grouped on a CPU from {SMALL} outputs on, plain below and on a GPU (docs/speed.md)")
     lines.append("\nextras")
     for extra, absent in found["extras"].items():
         state = f"lacks {', '.join(absent)}: {install_line(extra)}" if absent else "complete"

@@ -58,10 +58,37 @@ class KernelCache:
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KernelCache:
-        return KernelCache()
+        return type(self)()
 
     def __reduce__(self) -> tuple[type, tuple]:
-        return KernelCache, ()
+        return type(self), ()
+
+
+class SpectrumCache(KernelCache):
+    """The last transform of a layer's kernel, with the samples that it was made from.
+
+    Samples are compared, not parameters: whatever made them, equal ones have one transform. Beside the kernel's own
+    copy a layer keeps the samples (C, H, K) and the transform (C, H, N/2 + 1), five times as many numbers together.
+    """
+
+    def of(self, module: nn.Module, k: Tensor, key: Hashable, compute: Callable[[], Tensor]) -> Tensor | None:
+        """Return ``compute()`` or what it gave for these samples, not to be written to; None where nothing is kept.
+
+        Args:
+            module: the layer.
+            k: (C, H, K).
+            key: whatever else the transform depends on.
+            compute: makes it.
+        """
+        values = None if module.training or torch.is_grad_enabled() else _plain(module)
+        if values is None:
+            self._kept = None
+            return None
+        key, kept = (key, _settings(module, values)), self._kept
+        if kept is not None and kept.key == key and _same(kept.values, [k]):
+            return kept.result
+        self._kept = _Kept(key, [k], result := compute())
+        return result
 
 
 def _plain(module: nn.Module) -> list[Tensor] | None:

@@ -11,11 +11,12 @@ from torch.nn.functional import pad
 
 from hope_ssm import registry
 from hope_ssm.checks import check_choice, check_flag, check_positive_integer, check_positive_number
+from hope_ssm.kernels.cache import SpectrumCache
 from hope_ssm.layers.frequency_filter import check_causal, make_frequency_filter
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.ops.circular_convolution import circular_convolution
-from hope_ssm.ops.long_convolution import MODES, long_convolution
+from hope_ssm.ops.long_convolution import MODES, kernel_spectrum, long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import working_dtype
 
@@ -86,6 +87,7 @@ class FFTConvolution(nn.Module):
         kernel_channels = channels * (2 if bidirectional else 1)
         make: Any = registry.get(kernel) if isinstance(kernel, str) else kernel
         self.kernel: Any = make(d_model=d_model, channels=kernel_channels, l_max=l_max, **kernel_options)
+        self.spectra = SpectrumCache()
 
     @property
     def d_output(self) -> int:
@@ -151,7 +153,9 @@ class FFTConvolution(nn.Module):
         if self.circular:
             return circular_convolution(u, self._lags(k, u.shape[-1], self.D)[0])
         k, ahead = self._lags(k, u.shape[-1], self.D)
-        return long_convolution(u, k, ahead=ahead, mode=self.convolution)
+        key = (u.shape, u.dtype, ahead)
+        spectrum = self.spectra.of(self, k, key, lambda: kernel_spectrum(u, k, ahead, self.convolution))
+        return long_convolution(u, k, ahead=ahead, mode=self.convolution, spectrum=spectrum)
 
     def _lags(self, k: Tensor, length: int, D: Tensor) -> tuple[Tensor, int]:
         """(2C or C, H, K) to (C, H, K'), from the first negative lag to the last, D in lag 0; and where lag 0 is."""

@@ -144,7 +144,7 @@ class _Padded:
         return room
 
 
-def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
+def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Tensor | None = None) -> Tensor:
     """y_t = Σ_j k_j u_{t+a-j}.
 
     Args:
@@ -152,6 +152,7 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
         k: (C, H, K) real.
         ahead: a.
         features_next: see ``empty_output``.
+        spectrum: of k, (C, H, N/2 + 1), if it is known.
 
     Returns:
         (B, C, H, L) in the dtype of u, computed in that of u and k, float32 at least.
@@ -162,14 +163,14 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
             inputs, outputs = _Padded(u[:, features], groups.in_batch, size, dtype), y[:, :, features]
-            kernels = torch.fft.rfft(k[:, features].to(dtype), n=size)
+            kernels = torch.fft.rfft(k[:, features].to(dtype), n=size) if spectrum is None else spectrum[:, features]
             for rows in groups.rows():
                 padded = inputs(rows)
                 for inside in groups.groups(features):
-                    spectrum = torch.fft.rfft(padded[:, inside]).unsqueeze(1)
+                    product = torch.fft.rfft(padded[:, inside]).unsqueeze(1)
                     kernel = kernels[:, inside]
-                    spectrum = spectrum.mul_(kernel) if len(k) == 1 else spectrum * kernel
-                    outputs[rows, :, inside] = torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length]
+                    product = product.mul_(kernel) if len(k) == 1 else product * kernel
+                    outputs[rows, :, inside] = torch.fft.irfft(product, n=size)[..., ahead : ahead + length]
 
         for_each(block, groups.blocks())
 

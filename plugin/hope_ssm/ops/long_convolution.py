@@ -22,7 +22,9 @@ MODES = ("auto", "grouped", "plain")
 SMALL = 1 << 19
 
 
-def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto") -> Tensor:
+def long_convolution(
+    u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto", spectrum: Tensor | None = None
+) -> Tensor:
     """y_t = Σ_j k_j u_{t+a-j}: k holds the lags -a, …, K - 1 - a, and u is 0 outside its L steps.
 
     ``"plain"`` is three lines. ``"grouped"`` computes the same a few features at a time, so that the spectra stay in
@@ -35,6 +37,7 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
         k: (C, H, K) real.
         ahead: a, at least 0 and below L and K: the number of negative lags.
         mode: one of ``MODES``.
+        spectrum: what ``kernel_spectrum`` gave for the same k, mode and shape of u, to be used without gradients.
 
     Returns:
         (B, C, H, L) in the dtype of u; computed in the common dtype of u and k, float32 at least.
@@ -43,21 +46,46 @@ def long_convolution(u: Tensor, k: Tensor, *, ahead: int = 0, mode: str = "auto"
         ValueError: an unknown mode, shapes that do not fit, ``"grouped"`` on another device than a CPU.
     """
     _check(u, k, ahead, mode)
-    if mode == "plain" or (mode == "auto" and not _is_grouped_here(u, k)):
-        return plain_convolution(u, k, ahead)
+    if not _is_grouped(u, k, mode):
+        return plain_convolution(u, k, ahead, spectrum)
     features_next = grouped.steps_first(u)
+    if spectrum is not None:
+        return grouped.convolve(u, k, ahead, features_next, spectrum)
     if torch.compiler.is_compiling():
         return _convolve(u, k, ahead, features_next)
     return _Convolution.apply(u, k, ahead, features_next)
 
 
-def plain_convolution(u: Tensor, k: Tensor, ahead: int = 0) -> Tensor:
+def plain_convolution(u: Tensor, k: Tensor, ahead: int = 0, spectrum: Tensor | None = None) -> Tensor:
     """The definition by three transforms; arguments and result as in ``long_convolution``."""
-    length, dtype, size = u.shape[-1], working_dtype(u, k), u.shape[-1] + max(ahead, k.shape[-1] - ahead)
+    length, dtype, size = u.shape[-1], working_dtype(u, k), _plain_points(u, k, ahead)
+    spectrum = torch.fft.rfft(k.to(dtype), n=size) if spectrum is None else spectrum
+    product = torch.fft.rfft(u.to(dtype).unsqueeze(1), n=size) * spectrum
+    return torch.fft.irfft(product, n=size)[..., ahead : ahead + length].to(u.dtype)
+
+
+def kernel_spectrum(u: Tensor, k: Tensor, ahead: int = 0, mode: str = "auto") -> Tensor:
+    """Σ_j k_j e^{-2πijf/N}, f ≤ N/2: the transform of k that ``long_convolution`` of the same arguments uses.
+
+    Args:
+        u: as for ``long_convolution``; its values do not matter.
+        k: as for ``long_convolution``.
+        ahead: as for ``long_convolution``.
+        mode: as for ``long_convolution``.
+
+    Returns:
+        (C, H, N/2 + 1) complex.
+    """
+    is_grouped = _is_grouped(u, k, mode)
+    size = grouped.points(u.shape[-1], k.shape[-1], ahead) if is_grouped else _plain_points(u, k, ahead)
+    return torch.fft.rfft(k.to(working_dtype(u, k)), n=size)
+
+
+def _plain_points(u: Tensor, k: Tensor, ahead: int) -> int:
+    size = u.shape[-1] + max(ahead, k.shape[-1] - ahead)
     if into_onnx():  # a power of 2 is exact and fast in its runtime, which confuses sizes that depend on the length
         size = 1 << (largest(size) - 1).bit_length()
-    spectrum = torch.fft.rfft(u.to(dtype).unsqueeze(1), n=size) * torch.fft.rfft(k.to(dtype), n=size)
-    return torch.fft.irfft(spectrum, n=size)[..., ahead : ahead + length].to(u.dtype)
+    return size
 
 
 def _check(u: Tensor, k: Tensor, ahead: int, mode: str) -> None:
@@ -74,7 +102,9 @@ def _check(u: Tensor, k: Tensor, ahead: int, mode: str) -> None:
         raise ValueError(f"mode='grouped' must compute on a CPU; got {u.device.type}. mode='auto' computes everywhere.")
 
 
-def _is_grouped_here(u: Tensor, k: Tensor) -> bool:
+def _is_grouped(u: Tensor, k: Tensor, mode: str) -> bool:
+    if mode != "auto":
+        return mode == "grouped"
     if not torch.compiler.is_compiling() and u.numel() * k.shape[0] < SMALL:
         return False
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)() or torch.jit.is_tracing()

@@ -23,6 +23,7 @@ from hope_ssm.storage import remove_partial
 from hope_ssm.workbench.callbacks import named_callbacks
 from hope_ssm.workbench.data.loaders import DataModule
 from hope_ssm.workbench.fitting import fit, is_first_process
+from hope_ssm.workbench.freed_memory import keep_freed_memory
 from hope_ssm.workbench.history import History
 from hope_ssm.workbench.interruption import STATUS, Signals, TrainingInterrupted, resume_line
 from hope_ssm.workbench.pretrained import checkpoint_of, initialize
@@ -98,6 +99,7 @@ def train(
         OSError: the disk is full.
     """
     config, run = checked(config), RunDirectory(Path(directory).absolute())
+    keep_freed_memory()
     task, data = build(config)
     named = named_callbacks(config.get("callbacks"), config["train"])  # a user's own may refuse their options
     if config["trainer"].get("fast_dev_run"):
