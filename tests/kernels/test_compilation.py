@@ -12,8 +12,13 @@ import torch
 from torch import nn
 
 from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.requirements import COMPILED, FEATURES, at_least
 from kernel_cases import every_family, recurrent_kernels
 from numeric_cases import H, L, build, every_call, sequence_model, some_state
+
+new_torch = pytest.mark.skipif(
+    not at_least(*FEATURES[COMPILED]), reason=f"{COMPILED} needs torch {FEATURES[COMPILED][1]}"
+)
 
 # torch.compile
 
@@ -26,6 +31,7 @@ def training_step(model, optimizer, x, target):
     return loss
 
 
+@new_torch
 @pytest.mark.slow
 @every_family
 def test_compiled_training(name):
@@ -43,6 +49,7 @@ def test_compiled_training(name):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
+@new_torch
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex operators")
 def test_inductor():
@@ -61,6 +68,7 @@ def test_inductor():
         assert (got - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
+@new_torch
 @pytest.mark.slow
 @every_family
 def test_compiled_recurrence_and_its_gradients(name):
@@ -93,6 +101,7 @@ class Step(nn.Module):
         return self.model.step(x, state)
 
 
+@new_torch
 @pytest.mark.slow
 @every_family
 def test_export(name):
