@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.ops import grouped_convolution as grouped
-from hope_ssm.ops.transforms import forward_mode, into_onnx, largest
+from hope_ssm.ops.transforms import forward_mode, into_onnx, largest, recorded
 from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "plain")
@@ -47,7 +47,10 @@ def long_convolution(
     """
     _check(u, k, ahead, mode)
     if not _is_grouped(u, k, mode):
-        return plain_convolution(u, k, ahead, spectrum)
+        y = plain_convolution(u, k, ahead, spectrum)
+        # a copy, which the pointwise parts that follow save several times: they are slow on mixed orders
+        ordered = u.device.type == "cpu" and not recorded() and grouped.steps_first(u)
+        return y.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1) if ordered else y
     features_next = grouped.steps_first(u)
     if spectrum is not None:
         return grouped.convolve(u, k, ahead, features_next, spectrum)
