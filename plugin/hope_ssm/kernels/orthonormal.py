@@ -32,7 +32,7 @@ class Dense:
 
     def apply(self, x: Tensor) -> Tensor:
         """Map x (..., H, n) to the same shape."""
-        return (self.entries @ x.unsqueeze(-1)).squeeze(-1)
+        return torch.einsum("hij,...hj->...hi", self.entries, x)
 
     def squares(self, count: int) -> Sequence[Tensor]:
         """Ā, Ā², Ā⁴, …"""

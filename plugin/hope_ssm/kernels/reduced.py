@@ -168,7 +168,8 @@ class ReducedKernel(StateSpaceKernel):
 def reduced_options(layer: Mapping[str, Any], kernel: type, d_state: int) -> dict[str, Any]:
     """Return a layer's options with the kernel ``reduced`` in place of another, without what only the latter takes."""
     theirs, ours = (set(option_names(cls)) for cls in (kernel, ReducedKernel))
-    dropped = (theirs - ours) | {"kernel", "init", "measure", "disc"}
+    idle = {"dt_min", "dt_max", "dt_transform"}  # of any configuration, and as good as not given
+    dropped = (theirs - ours - idle) | {"kernel", "init", "measure", "disc"}
     kept = {key: value for key, value in layer.items() if key not in dropped}
     keys = {key for option in ReducedKernel.optimizer_options.values() for key in option.keys}
     for option in ("lr", "wd"):
