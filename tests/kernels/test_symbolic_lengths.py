@@ -46,6 +46,13 @@ def test_a_dynamic_length_without_end_or_of_an_untruncated_kernel():
             exported(layer(name, truncation="none"), x)
 
 
+@pytest.mark.parametrize("lag", [-1, 0])
+def test_a_dynamic_length_beyond_l_max_in_both_directions_is_refused(lag):
+    module = layer("hope", bidirectional=True, reverse_lag=lag, l_max=7)
+    with pytest.raises(ValueError, match=r"must end at its l_max, 7 steps here; got up to 30\."):
+        exported(module, torch.randn(2, 10, H))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 @every_kernel

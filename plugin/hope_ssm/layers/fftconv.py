@@ -123,6 +123,11 @@ class FFTConvolution(nn.Module):
         kernel_length = length
         if self.l_max is not None and (cut := max(1, round(self.l_max / rate))) < largest(length):
             kernel_length = min(length, cut)
+            if self.bidirectional and isinstance(length, torch.SymInt):
+                raise ValueError(
+                    f"a dynamic length of a bidirectional layer must end at its l_max, {cut} steps here; got up to "
+                    f"{largest(length)}. Export with that largest length, or build the layer with l_max=null."
+                )
         if self.circular and kernel_length < length:
             raise ValueError(
                 f"a circular convolution needs a kernel as long as the sequence, {length}; got "
@@ -146,7 +151,7 @@ class FFTConvolution(nn.Module):
             return self.frequency_filter(u, k, ahead, rate) + u.unsqueeze(1) * self.D.to(u.dtype).unsqueeze(-1)
         if self.bidirectional and isinstance(u.shape[-1], torch.SymInt):  # two parts, none of which has L - 1 steps
             forward, reverse = k.tensor_split(2)
-            reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))[..., :-1]
+            reverse = reverse if self.reverse_lag == 0 else pad(reverse, (1, 0))
             forward = forward + pad(self.D.unsqueeze(-1), (0, k.shape[-1] - 1))
             behind = long_convolution(u.flip(-1), reverse, mode=self.convolution).flip(-1)
             return long_convolution(u, forward, mode=self.convolution) + behind
