@@ -126,6 +126,7 @@ def test_several_runs_are_drawn_over_each_other(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.count("\nS4D ") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*registry.own_entries()])
 def test_every_kernel_has_a_view(name):
     """Those without steps by their samples, which are all there is of conv."""
@@ -177,6 +178,7 @@ def test_the_callback_looks_once_where_gradients_are_accumulated(tmp_path):
     assert [row["step"] for row in logged if row[f"hankel/{LAYER}/rank"]] == ["2"]
 
 
+@pytest.mark.slow
 def test_data_that_are_not_there_leave_no_run_behind(run, hope, tmp_path):
     absent = tmp_path / "copy"
     shutil.copytree(run, absent)

@@ -8,6 +8,7 @@ from hope_ssm import registry
 from hope_ssm.cli import modes
 
 
+@pytest.mark.slow
 def test_every_recurrent_kernel_has_a_row_with_small_differences(capsys):
     assert modes.run(["--features", "4", "--d-state", "8", "--length", "60", "--repeats", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -23,6 +23,7 @@ def distance(one, other):
     return np.sqrt(((a[:, None] - b) ** 2).sum(-1)).min()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", SETTINGS)
 @pytest.mark.parametrize("label", [0, 1])
 def test_scenes_keep_the_rules(resolution, label):

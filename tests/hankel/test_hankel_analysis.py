@@ -201,6 +201,7 @@ def test_python_control_agrees(rng):
 # Reduction
 
 
+@pytest.mark.slow
 def test_no_truncation_errs_more_than_its_certificate():
     """200 random systems; at every second order. The error is at least σ_{r+1}, the least that any system can reach."""
     rng = np.random.default_rng(0)

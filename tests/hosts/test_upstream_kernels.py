@@ -114,6 +114,7 @@ def outcome(cls, options, length, rate):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("cls", "case"), CASES, ids=NAMES)
 def test_the_same_kernel_to_1e_12(contributed, cls, case):

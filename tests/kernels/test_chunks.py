@@ -36,6 +36,7 @@ def total(kernel, u, cuts, start, weight, detach=False):
     return loss + state.abs().square().sum()
 
 
+@pytest.mark.slow
 @recurrent_kernels
 @pytest.mark.parametrize("cuts", [[0, 40], [0, 1, 2, 40], [0, 7, 8, 30, 40], list(range(41))], ids=len)
 def test_gradients_through_chunks_are_those_of_the_whole_sequence(name, cuts, rng):
@@ -104,6 +105,7 @@ def largest(kernel, batch, length):
     return watch.size
 
 
+@pytest.mark.slow
 @recurrent_kernels
 def test_no_array_of_states_over_time_is_made(name):
     """Forward and backward of kernel, state response and next state, at n = 256: far below B·H·n·L numbers."""
@@ -114,6 +116,7 @@ def test_no_array_of_states_over_time_is_made(name):
         assert largest(build(name, d_state=n, channels=1, backend="dense"), 1, length) >= H * n * length
 
 
+@pytest.mark.slow
 @recurrent_kernels
 def test_switching_between_optimizer_steps(name, rng):
     """Train by convolution, step, train on: ``step`` always has the present parameters, and the same sequence of

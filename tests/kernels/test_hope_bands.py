@@ -93,6 +93,7 @@ def test_a_rate_hears_the_same_frequency(rate):
     assert (gains[1] - gains[0]).abs().max() < 0.02 * gains[0].max()
 
 
+@pytest.mark.slow
 def test_inspection_and_reduction():
     """Hankel singular values by Gramians are those of the response; a reduced kernel is within its certificate."""
     kernel = build(d_model=2, horizon=10, band_width=0.5, dt_min=0.3, dt_max=0.9)

@@ -239,6 +239,7 @@ def test_number_of_parameters():
     assert sum(p.numel() for p in build(d_model=1, d_state=64).parameters()) == 65
 
 
+@pytest.mark.slow
 def test_it_learns_a_delayed_pulse():
     """From h and Δt together; the window n / Δt = 32 covers the pulse at 20."""
     kernel = build(d_model=1, d_state=16, dt_min=0.5, dt_max=0.5)

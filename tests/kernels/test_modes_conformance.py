@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 
 from kernel_cases import ENTRIES, recurrent_kernels
@@ -25,7 +26,10 @@ STEPS = 10_000  # n·L up to which the quick tests step through everything
 def pytest_generate_tests(metafunc):
     if "seed_" in metafunc.fixturenames:
         count = THOROUGH if metafunc.config.getoption("--every-seed") else QUICK
-        metafunc.parametrize("seed_", range(count), ids=lambda seed: f"seed{seed}")
+        seeds = [
+            pytest.param(seed, id=f"seed{seed}", marks=pytest.mark.slow if seed > 3 else ()) for seed in range(count)
+        ]
+        metafunc.parametrize("seed_", seeds)
 
 
 def log_uniform(rng, low, high):

@@ -59,6 +59,7 @@ def test_a_half_default_dtype(name, half):
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @recurrent_kernels
 @both_halves
 def test_whole_model_in_half_precision(name, half):

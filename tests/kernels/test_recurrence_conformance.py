@@ -13,7 +13,7 @@ from kernel_cases import H, L, build, recurrent_cases, recurrent_kernels
 
 
 @recurrent_cases
-@pytest.mark.parametrize("length", [1, 2, 17, 30])
+@pytest.mark.parametrize("length", [17, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2, 30))])
 def test_convolution_is_step_is_any_chunking(name, options, length, rng):
     """From a state that is not zero: all at once, sample by sample, and in random stretches with ``forward_state``."""
     kernel = build(name, **options).double()

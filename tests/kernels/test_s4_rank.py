@@ -67,6 +67,7 @@ def test_the_columns_matter():
         assert (kernel(L=L)[0] - both).abs().max() > 1e-3 * both.abs().max()
 
 
+@pytest.mark.slow
 def test_rank_2_trains():
     """To recall the input of five steps before; every column of P moves."""
     layer = S4Block(8, mode="s4", rank=2, d_state=16, dt_min=0.05, dt_max=0.5, final_act="id")

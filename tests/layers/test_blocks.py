@@ -81,6 +81,7 @@ def assert_padding_is_not_seen(model):
         torch.testing.assert_close(value, exact, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["hope", "s4d"])
 @pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 def test_every_block_whole_in_chunks_and_in_steps_and_padded(kernel, options):
@@ -97,6 +98,7 @@ def test_blocks_without_steps_do_not_see_padding(kernel, options):
     assert_padding_is_not_seen(S4Block(H, mode=kernel, d_state=6, **options).double())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_every_backbone_whole_in_chunks_and_in_steps_and_padded(options):
     model = model_of(**options)
@@ -104,6 +106,7 @@ def test_every_backbone_whole_in_chunks_and_in_steps_and_padded(options):
     assert_padding_is_not_seen(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", WHOLE.values(), ids=WHOLE)
 def test_what_needs_the_whole_sequence(options):
     """Padded = alone; a state or a step is refused with what to change."""

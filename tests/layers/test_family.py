@@ -132,6 +132,7 @@ def test_size_0_is_no_memory():
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_what_is_new():
     """Finite differences agree with the gradients by inputs and by every parameter of eSSM, memory and filter."""
     layer = block("essm", d_state=2, input_memory={"size": 2}, frequency_filter={"exponent": 0.3})

@@ -45,6 +45,7 @@ def test_bidirectional_with_a_short_kernel():
         torch.testing.assert_close(layer(x)[0], direct(layer, x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("prenorm", "norm"), [(True, "layer"), (False, "layer"), (False, "batch"), (True, None)])
 def test_backbone_whole_in_chunks_and_in_steps(kernel, prenorm, norm):

@@ -97,6 +97,7 @@ def test_batches(backend, c_batch, dt_batch, rng):
     torch.testing.assert_close(backends.get(backend, CPU).samples(c, dt, 9), exact, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", backend_parameters())
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_derivatives(backend, length, rng):
@@ -178,6 +179,7 @@ def test_response_in_batches(c_batch, dt_batch, rng):
     np.testing.assert_allclose(value, np.einsum("...k,...kl->...l", c, exact), rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_derivatives_of_the_response(length, rng):
     c = torch.tensor(rng.standard_normal((2, 5)), requires_grad=True)

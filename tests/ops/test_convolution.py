@@ -176,6 +176,7 @@ def test_sampling_period_may_be_a_number(rng):
         torch.testing.assert_close(convolution_kernel(h, number, 6), expected, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("truncation", TRUNCATIONS)
 @pytest.mark.parametrize(("n", "length"), [(1, 1), (1, 4), (5, 1), (5, 2), (5, 3), (4, 8), (3, 9)])

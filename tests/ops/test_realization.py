@@ -169,6 +169,7 @@ def test_a_million_steps_of_float32(request):
     assert error < 1e-5 * abs(memory).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients(backend, rng):
     """Of everything that passes state on, in everything it depends on."""

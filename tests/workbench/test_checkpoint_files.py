@@ -61,6 +61,7 @@ def test_the_metadata_of_a_state_dict_stay():
     assert plain({"state_dict": state})["state_dict"]._metadata == state._metadata
 
 
+@pytest.mark.slow
 def test_a_callback_with_numpy_in_its_state_is_trained_tested_and_resumed(tmp_path):
     seen = []
 
@@ -84,6 +85,7 @@ def test_a_callback_with_numpy_in_its_state_is_trained_tested_and_resumed(tmp_pa
     np.testing.assert_array_equal(seen[0]["curve"], np.arange(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "absent"])
 def test_a_last_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(tmp_path, damage, caplog):
     whole = run(tmp_path / "whole", *LONGER)

@@ -74,6 +74,7 @@ def test_early_stopping_and_the_overrides_of_the_workbench():
         hope_ssm.HopeClassifier(kernel="hop").fit(xs, classes)
 
 
+@pytest.mark.slow
 def test_numbers_of_a_three_dimensional_array():
     random = np.random.default_rng(0)
     X = random.normal(size=(60, 12, 2)) * [1, 100]
@@ -85,6 +86,7 @@ def test_numbers_of_a_three_dimensional_array():
     assert estimator.set_params(max_epochs=1).fit(X[:9], y[:9, 0]).predict(X[50:]).shape == (10,)
 
 
+@pytest.mark.slow
 def test_in_cross_val_score():
     from sklearn.model_selection import cross_val_score
 

@@ -87,6 +87,7 @@ def test_another_kernel_changes_the_kernel_alone(experiment, kernel):
     assert {key.removeprefix("model.layer.") for key in changed} <= own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("kernel", ["hope", "s4d"])
 def test_a_dry_run(experiment, kernel, data, tmp_path):

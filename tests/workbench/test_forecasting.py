@@ -80,6 +80,7 @@ def test_refusals(file, options, message):
         forecasting(**{"path": file, "window": 5, "horizon": 2} | options)
 
 
+@pytest.mark.slow
 def test_forecasts_are_better_than_the_last_value(tmp_path):
     """Two noisy waves of periods that a window has: the error is far below that of the mean and of the last row."""
     t = np.arange(500)

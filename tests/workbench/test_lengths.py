@@ -92,6 +92,7 @@ def test_batch_norm_in_training_counts_no_padding():
     assert not norm(x, valid)[~valid].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("lengths", [[7, 1, 11, 7, 4], [5, 5, 5, 5, 5], [11, 11, 11, 11, 11]])
 def test_the_state_is_the_one_after_each_sequence(kernel, lengths):

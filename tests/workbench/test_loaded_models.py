@@ -67,6 +67,7 @@ def in_chunks(task, x, sizes):
     return torch.cat(found, 1), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "decoder", "options"),
     [

@@ -58,6 +58,7 @@ def test_every_data_set_has_a_pipeline_and_a_configuration():
         assert yaml.safe_load((ROOT / "configs" / "dataset" / f"{name}.yaml").read_text())["_name_"] == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [*SMALL, *ALIASES])
 def test_a_pipeline_trains(pipeline, tmp_path, cifar_files):
     config = compose([*options_of(pipeline, cifar_files), "kernel=hope"])
@@ -76,6 +77,7 @@ def test_a_batch_gives_every_parameter_a_gradient(pipeline, cifar_files):
     assert not [name for name, p in task.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pipeline", "overrides"),
     [

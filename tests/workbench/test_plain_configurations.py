@@ -40,6 +40,7 @@ def test_keys_are_text():
         plain({"model": {1: 2}})
 
 
+@pytest.mark.slow
 def test_a_run_under_numpy_numbers_and_omegaconf(tmp_path):
     config = compose([*TINY, *QUIET])
     first = train(config, tmp_path / "a", callbacks=[])

@@ -35,6 +35,7 @@ def sweep(tmp_path_factory):
     return top
 
 
+@pytest.mark.slow
 def test_load_gives_the_best_model_ready_to_predict(sweep):
     model = hope_ssm.load(sweep / "0")
     assert not model.training

@@ -77,6 +77,7 @@ def test_a_checkpoint_asked_for_by_a_signal_is_exact(tmp_path, configuration):
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_training_longer_than_its_steps_goes_on_from_the_middle_of_an_epoch(tmp_path):
     options = [*LONGER, *SIX]
     run(tmp_path / "whole", *options)
@@ -87,6 +88,7 @@ def test_a_training_longer_than_its_steps_goes_on_from_the_middle_of_an_epoch(tm
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_the_middle_of_an_epoch_can_be_gone_on_with(tmp_path):
     options = [*LONGER, *SIX, "++trainer.val_check_interval=0.5", "train.monitor=val/loss", "train.mode=max"]
     options += ["trainer.limit_val_batches=3"]
@@ -107,6 +109,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_with_exactly_is_refused(tmp_path):
         run(tmp_path / "other", *options, f"train.ckpt={midway}")
 
 
+@pytest.mark.slow
 def test_early_stopping_holds_over_a_kill(tmp_path):
     options = [*LONGER, "++callbacks.early_stopping={patience: 1, min_delta: 10}", "train.test=true"]
     whole = run(tmp_path / "whole", *options)
@@ -124,6 +127,7 @@ def test_early_stopping_holds_over_a_kill(tmp_path):
     assert len(run(tmp_path / "run", *longer, "train.ckpt=auto").history.epochs) == 3, "asked for more"
 
 
+@pytest.mark.slow
 def test_results_of_a_run_killed_before_them_are_those_of_its_history(tmp_path, monkeypatch):
     options = [*LONGER, "train.test=true"]
     whole = run(tmp_path / "whole", *options)
@@ -154,6 +158,7 @@ def test_a_run_that_its_time_ended_goes_on_and_is_in_the_report(tmp_path):
     assert RunDirectory(tmp_path / "alone").state == "finished", "nothing but the time was to end it"
 
 
+@pytest.mark.slow
 def test_moved_copied_and_exchanged_runs_keep_their_own_best(tmp_path):
     worse = [*LONGER, "train.monitor=train/loss", "train.mode=max", "optimizer.lr=0.05", "model.dropout=0.0"]
     with pytest.raises(Stop):
@@ -166,6 +171,7 @@ def test_moved_copied_and_exchanged_runs_keep_their_own_best(tmp_path):
     assert best["hyper_parameters"]["config"]["train"]["seed"] == 0
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_of_another_training_is_not_taken(tmp_path, caplog):
     with pytest.raises(Stop):
         run(tmp_path / "a", *LONGER, callbacks=[StopAt(2)])

@@ -67,6 +67,7 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, options):
         assert all(torch.equal(first["state_dict"][key], second["state_dict"][key]) for key in first["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_run_resumed_elsewhere_takes_its_best_checkpoint_along(tmp_path):
     monitor = ["train.monitor=train/loss", "train.mode=max", "optimizer.lr=0.05", "model.dropout=0.0"]
     with pytest.raises(Stop):
