@@ -53,7 +53,7 @@ def steps(out: Path, rehearse: bool) -> list[Step]:
     train += ["scheduler=constant", "++trainer.enable_progress_bar=false", "loader.num_workers=0"]
     if rehearse:
         tests += ["-m", "not slow", "-k", "test_kernels or test_long or test_optimizers or triton or cuda"]
-        bench += ["--features=4", "--states=4", "--length=32", "--batch=2", "--repetitions=3", "--lengths=16,32"]
+        bench += ["--features=4", "--d-state=4", "--length=32", "--batch=2", "--repetitions=3", "--lengths=16,32"]
         train += ["model.n_layers=1", "model.d_model=4", "model.layer.d_state=4", "dataset.l_noise=16"]
         train += ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "++trainer.limit_test_batches=1"]
     else:

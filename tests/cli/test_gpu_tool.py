@@ -29,7 +29,7 @@ def test_rehearsal(tmp_path):
     names = ["tests", "bench", "train", "train-resumed", "train-compiled", "report"]
     assert [(step["step"], step["state"]) for step in steps] == [(name, "done") for name in names]
     page = (tmp_path / "summary.md").read_text()
-    for part in ("| hope-triton | ", "| copy | ", "precision=bf16-mixed", "auto takes hope-krylov"):
+    for part in ("| hope-triton | ", "| copy | ", "precision bf16-mixed", "auto takes hope-krylov"):
         assert part in page
     for run, epochs in (("compiled", 1), ("precisions/0", 2), ("precisions/1", 2)):  # the latter two were resumed
         assert len((tmp_path / "train" / run / "metrics.csv").read_text().splitlines()) == 1 + epochs

@@ -72,4 +72,4 @@ def test_a_sweep_picks_it_up(installed):
 
     assert re.search(r"^ema .* moving average .* ema-kernel$", hope("kernels"), re.MULTILINE)
     hope("train", "-m", *TINY, "kernel=ema,hope", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
-    assert "kernel=ema" in hope("report", "sweep")
+    assert re.search(r"^EMA +1 ", hope("report", "sweep"), re.MULTILINE)

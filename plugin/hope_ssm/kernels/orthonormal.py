@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ def all_pass_chain(raw: Tensor) -> tuple[Tensor, Tensor]:
     # gain[i, j]: what comes from the output of section j - 1 (j = 0: from u) to the input of section i ≥ j.
     order = torch.arange(sections, device=raw.device)
     passed = torch.where(order >= torch.arange(sections + 1, device=raw.device).unsqueeze(-1), k2.unsqueeze(1), 1)
-    gain = torch.cumprod(passed, dim=-1).mT  # (H, i, j): through the sections j … i
+    # (H, i, j): through the sections j … i. ONNX has no cumulative product, and sections are few
+    gain = torch.stack(list(accumulate(passed.unbind(-1), torch.mul)), dim=-2)
     gain = torch.cat([torch.ones_like(gain[:, :1]), gain[:, :-1]], dim=1)
     below = gain[..., 1:] * (order.unsqueeze(-1) > order)
     A = enter[:, :, :, None, None] * below[:, :, None, :, None] * leave[:, None, None, :, :]
