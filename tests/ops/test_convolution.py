@@ -123,14 +123,19 @@ def test_shorter_kernels_are_beginnings_of_longer_ones(rng):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("n", [1, 2, 16, 64, 128])
 def test_float32_error_of_the_memory_part(backend, n, chain32):
-    """Relative to max_{t≥1} |k_t|, with Δt from 1e-4 to 100."""
+    """Relative to max_{1≤t<2000} |k_t|, with Δt from 1e-4 to 100.
+
+    Not to the samples asked for alone: the one of L = 2 can be a small rest of large terms, and rounds as they do.
+    """
     dt = torch.tensor(chain32.periods, dtype=torch.float32)
     for seed in range(3):
         h = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
         for length in (2, 65, 500, 1024, 2000):
             kernel = convolution_kernel(torch.tensor(h), dt, length, backend=backend)
             assert kernel.dtype == torch.float32
-            assert max(relative_errors(kernel, chain32.kernels(h.astype(np.float64), length))) < 1.2e-5
+            exact = chain32.kernels(h.astype(np.float64), 2000)
+            whole = np.concatenate([kernel.double().numpy(), exact[:, length:]], axis=1)
+            assert max(relative_errors(torch.tensor(whole), exact)) < 1.2e-5
 
 
 @pytest.mark.parametrize("dt", [1e-4, 1e-2, 1.0, 100.0])
