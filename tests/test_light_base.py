@@ -1,4 +1,4 @@
-"""The base alone (torch, numpy, scipy, opt_einsum, pyyaml): what works, and what the rest says that it lacks."""
+"""The base alone (torch, numpy, scipy, opt_einsum, pyyaml, packaging): what works, what the rest says it lacks."""
 
 from __future__ import annotations
 

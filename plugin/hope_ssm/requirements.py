@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+
+import packaging.requirements
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from hope_ssm.extras import EXTRAS
 
@@ -34,7 +37,7 @@ class Requirement:
     def mend(self) -> str:
         """What to do where the version that is here does not fit; "" where it does, and for an absent package."""
         here = self.installed
-        if here is None or all(_holds(here, bound) for bound in self.bounds.split(",") if bound):
+        if here is None or _holds(here, self.bounds):
             return ""
         if self.name == "python":
             return f"python must be {self.bounds}; got {here}."
@@ -52,9 +55,9 @@ def version(distribution: str) -> str | None:
 
 
 def at_least(distribution: str, least: str) -> bool:
-    """Return whether a distribution is installed in this version or a newer one."""
+    """Return whether a distribution is installed in this version, a candidate of it, or a newer one."""
     here = version(distribution)
-    return here is not None and _holds(here, f">={least}")
+    return here is not None and Version(Version(here).base_version) >= Version(least)
 
 
 def requirements() -> list[Requirement]:
@@ -64,13 +67,12 @@ def requirements() -> list[Requirement]:
     except metadata.PackageNotFoundError:
         return []
     found = [Requirement("python", about["Requires-Python"] or "")]
-    for line in about.get_all("Requires-Dist") or []:
-        text, _, marker = line.partition(";")
-        name, bounds = re.fullmatch(r"\s*([\w.-]+)(?:\[.*\])?\s*\(?([^)]*?)\)?\s*", text).groups()  # type: ignore[union-attr]
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
-        if name != DISTRIBUTION and "python_version" not in marker:
-            bounds = ",".join(sorted(bounds.replace(" ", "").split(","), reverse=True))  # the lower bound first
-            found.append(Requirement(name, bounds, extra[1] if extra else None))
+    extras = [None, *(about.get_all("Provides-Extra") or [])]
+    for row in map(packaging.requirements.Requirement, about.get_all("Requires-Dist") or []):
+        bounds = ",".join(sorted(map(str, row.specifier), reverse=True))  # the lower bound first
+        by = [extra for extra in extras if row.marker is None or row.marker.evaluate({"extra": extra or ""})]
+        if row.name != DISTRIBUTION and by:
+            found.append(Requirement(row.name, bounds, by[0]))
     return found
 
 
@@ -81,17 +83,5 @@ def unmet_by_imported() -> Iterator[str]:
     yield from dict.fromkeys(filter(None, sentences))
 
 
-def _holds(here: str, bound: str) -> bool:
-    relation, least = re.fullmatch(r"(>=|<=|==|!=|<|>)(.+)", bound).groups()  # type: ignore[union-attr]
-    first, second = (_numbers(text) for text in (here, least))
-    return {
-        ">=": first >= second, "<=": first <= second, "==": first == second,
-        "!=": first != second, "<": first < second, ">": first > second,
-    }[relation]  # fmt: skip
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a version, five of them, without what follows: 2.13.0+cpu is (2, 13, 0, 0, 0)."""
-    found = re.match(r"\d+(?:\.\d+)*", text)
-    numbers = [int(part) for part in found[0].split(".")] if found else []
-    return tuple((numbers + 5 * [0])[:5])
+def _holds(here: str, bounds: str) -> bool:
+    return SpecifierSet(bounds).contains(here, prereleases=True)

@@ -21,3 +21,26 @@ def in_steps(kernel, u, state):
         y, state = kernel.step(x, state)
         outputs.append(y)
     return torch.stack(outputs, -1), state
+
+
+def zero_state(layer, batch):
+    """The zero state of a layer, in double precision."""
+    state = layer.default_state(batch)
+    return state.to(torch.complex128 if state.is_complex() else torch.float64)
+
+
+@torch.no_grad()
+def assert_whole_is_chunks_is_steps(layer, x):
+    """A layer in float64 on inputs (B, 11, H): outputs at once, in three chunks and in steps, and the last states."""
+    whole, _ = layer(x)
+    after_chunks = after_steps = zero_state(layer, len(x))
+    chunks, steps = [], []
+    for chunk in x.split([1, 4, 6], dim=1):
+        y, after_chunks = layer(chunk, after_chunks)
+        chunks.append(y)
+    for u in x.unbind(1):
+        y, after_steps = layer.step(u, after_steps)
+        steps.append(y)
+    pairs = ((torch.cat(chunks, 1), whole), (torch.stack(steps, 1), whole), (after_chunks, after_steps))
+    for found, exact in pairs:
+        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)

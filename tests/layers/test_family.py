@@ -12,6 +12,7 @@ from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.input_memory import InputMemory
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.layers.s4block import S4Block
+from recurrence import assert_whole_is_chunks_is_steps, zero_state
 
 BATCH, LENGTH, H = 3, 11, 4
 
@@ -30,37 +31,19 @@ def inputs():
     return torch.randn(BATCH, LENGTH, H, dtype=torch.float64)
 
 
-def start(layer):
-    state = layer.default_state(BATCH)
-    return state.to(torch.complex128 if state.is_complex() else torch.float64)
-
-
 @pytest.mark.parametrize("memory", [None, {"size": 4}, {"size": 1, "activation": "id"}, {"size": 20, "bias": False}])
 @pytest.mark.parametrize("kernel", ["essm", "hope", "s4d"])
-@torch.no_grad()
 def test_whole_in_chunks_and_in_steps(kernel, memory):
-    layer, x = block(kernel, input_memory=memory), inputs()
-    whole, _ = layer(x)
-    state = start(layer)
-    at_once = state
-    chunks, steps = [], []
-    for chunk in x.split([1, 4, 6], dim=1):
-        y, state = layer(chunk, state)
-        chunks.append(y)
-    for u in x.unbind(1):
-        y, at_once = layer.step(u, at_once)
-        steps.append(y)
-    for found, exact in ((torch.cat(chunks, 1), whole), (torch.stack(steps, 1), whole), (state, at_once)):
-        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
+    assert_whole_is_chunks_is_steps(block(kernel, input_memory=memory), inputs())
 
 
 @pytest.mark.parametrize("kernel", ["essm", "hope"])
 @torch.no_grad()
 def test_what_follows_the_lengths_is_not_seen(kernel):
     layer, x, lengths = block(kernel, input_memory={"size": 4}), inputs(), torch.tensor([2, 11, 7])
-    y, after = layer(x, start(layer), lengths=lengths)
+    y, after = layer(x, zero_state(layer, BATCH), lengths=lengths)
     for row, length in enumerate(lengths.tolist()):
-        alone, state = layer(x[row : row + 1, :length], start(layer)[:1])
+        alone, state = layer(x[row : row + 1, :length], zero_state(layer, BATCH)[:1])
         torch.testing.assert_close(y[row : row + 1, :length], alone, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(after[row : row + 1], state, rtol=1e-11, atol=1e-11)
 

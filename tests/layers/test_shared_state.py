@@ -9,6 +9,7 @@ import torch
 from hope_ssm.layers.linoss import DISCRETIZATIONS, LinOSS, OscillatorKernel
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.layers.s5 import S5
+from recurrence import assert_whole_is_chunks_is_steps
 
 BATCH, LENGTH, H = 3, 11, 4
 MADE = {
@@ -27,28 +28,10 @@ def inputs():
     return torch.randn(BATCH, LENGTH, H, dtype=torch.float64)
 
 
-def start(layer):
-    state = layer.default_state(BATCH)
-    return state.to(torch.complex128 if state.is_complex() else torch.float64)
-
-
 @every_layer
 @pytest.mark.parametrize("memory", [None, {"size": 3}])
-@torch.no_grad()
 def test_whole_in_chunks_and_in_steps(name, memory):
-    layer, x = made(name, input_memory=memory), inputs()
-    whole, _ = layer(x)
-    state = start(layer)
-    at_once = state
-    chunks, steps = [], []
-    for chunk in x.split([1, 4, 6], dim=1):
-        y, state = layer(chunk, state)
-        chunks.append(y)
-    for u in x.unbind(1):
-        y, at_once = layer.step(u, at_once)
-        steps.append(y)
-    for found, exact in ((torch.cat(chunks, 1), whole), (torch.stack(steps, 1), whole), (state, at_once)):
-        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
+    assert_whole_is_chunks_is_steps(made(name, input_memory=memory), inputs())
 
 
 @every_layer

@@ -12,32 +12,14 @@ Source: Gray, Markel, IEEE TASSP 1975; Ninness, Gustafsson, IEEE TAC 1997.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from hope_ssm.hankel import StateSpace
-from hope_ssm.kernels.state_space import repeated_squares
 
 SLOWEST = 1e-15  # the least 1 - |pole|² that a logarithm is taken of
-
-
-@dataclass
-class Dense:
-    """A real state matrix (H, n, n) by its entries."""
-
-    entries: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Map x (..., H, n) to the same shape."""
-        return torch.einsum("hij,...hj->...hi", self.entries, x)
-
-    def squares(self, count: int) -> Sequence[Tensor]:
-        """Ā, Ā², Ā⁴, …"""
-        return repeated_squares(self.entries, count)
 
 
 def reflections(poles: Tensor) -> Tensor:

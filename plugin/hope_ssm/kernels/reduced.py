@@ -23,8 +23,8 @@ from hope_ssm.hankel import (
 from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.cache import KernelCache
 from hope_ssm.kernels.optimizer_options import OptimizerOption
-from hope_ssm.kernels.orthonormal import Dense, all_pass_chain, paired, projection, reflections, warped
-from hope_ssm.kernels.state_space import StateSpaceKernel
+from hope_ssm.kernels.orthonormal import all_pass_chain, paired, projection, reflections, warped
+from hope_ssm.kernels.state_space import Dense, StateSpaceKernel
 from hope_ssm.kernels.to_state_space import system
 from hope_ssm.precision import full_precision, working_dtype
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -63,6 +64,28 @@ def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
     while len(found) < count:
         found.append(found[-1] @ found[-1])
     return found
+
+
+@dataclass  # made in compiled graphs, where older compilers know no frozen ones
+class Dense:
+    """A real state matrix by its entries, (H, n, n)."""
+
+    entries: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Ā x.
+
+        Args:
+            x: (..., H, n).
+
+        Returns:
+            the same shape.
+        """
+        return torch.einsum("hij,...hj->...hi", self.entries, x)
+
+    def squares(self, count: int) -> list[Tensor]:
+        """Ā, Ā², Ā⁴, … (H, n, n)."""
+        return repeated_squares(self.entries, count)
 
 
 def _krylov(squares: Sequence[Power], vectors: Tensor, count: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,34 +12,12 @@ from torch import Tensor
 from hope_ssm.checks import check_choice, check_positive_integer
 from hope_ssm.kernels.base import S4_OPTIONS
 from hope_ssm.kernels.optimizer_options import OptimizerOption
-from hope_ssm.kernels.state_space import StateSpaceKernel, repeated_squares
+from hope_ssm.kernels.state_space import Dense, StateSpaceKernel
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.shared_state import SharedState, SharedStateLayer
 
 DISCRETIZATIONS = ("im", "imex", "damped")
 MARGIN = 1e-6  # of uniform numbers from 0 and 1, whose logits are taken
-
-
-@dataclass  # made in compiled graphs, where older compilers know no frozen ones
-class Dense:
-    """A matrix (H, n, n) by its entries."""
-
-    entries: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        """Ā x.
-
-        Args:
-            x: (..., H, n).
-
-        Returns:
-            the same shape.
-        """
-        return torch.einsum("hij,...hj->...hi", self.entries, x)
-
-    def squares(self, count: int) -> list[Tensor]:
-        """Ā, Ā², Ā⁴, … (H, n, n)."""
-        return repeated_squares(self.entries, count)
 
 
 class OscillatorKernel(StateSpaceKernel):
