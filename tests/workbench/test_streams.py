@@ -158,6 +158,14 @@ def test_a_run_in_chunks(tmp_path):
             ValueError,
             r"loader\.chunk_len must be a whole number of at least 1, or null; got 0",
         ),
+        *(
+            (
+                [f"loader.chunk_len={few}", "decoder.l_tail=20"],
+                ValueError,
+                rf"at least l_tail=20 steps; got {few}\. It is shortened by loader\.chunk_len={few}\.",
+            )
+            for few in (1, 3)
+        ),
         (["loader.chunk_len=null", "decoder.l_tail=20"], ValueError, r"mode=tbptt .* Set loader\.chunk_len"),
     ],
 )

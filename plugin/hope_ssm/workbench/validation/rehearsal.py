@@ -142,11 +142,9 @@ def _long_enough(config: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        keys = {
-            "model.pool.stride": (config["model"].get("pool") or {}).get("stride"),
-            "loader.chunk_len": config["loader"].get("chunk_len"),
-        }
-        listed = " and ".join(f"{key}={value}" for key, value in keys.items() if value not in (None, 1))
+        stride, chunk = (config["model"].get("pool") or {}).get("stride"), config["loader"].get("chunk_len")
+        keys = {"model.pool.stride": None if stride == 1 else stride, "loader.chunk_len": chunk}
+        listed = " and ".join(f"{key}={value}" for key, value in keys.items() if value is not None)
         if not listed or "sequence must have at least" not in str(error):
             raise
         raise ValueError(f"{error} It is shortened by {listed}.") from error
