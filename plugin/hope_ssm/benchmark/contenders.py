@@ -202,7 +202,7 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     **{f"layer-{name}": partial(_layer, name, "auto") for name in KERNELS},
     "layer-hope-plain": partial(_layer, "hope", "plain"),
     **{f"step-{name}": partial(_training_step, name, "auto") for name in KERNELS},
-    "step-hope-plain": partial(_training_step, "hope", "plain"),
+    **{f"step-hope-{mode}": partial(_training_step, "hope", mode) for mode in ("plain", "grouped")},
     **{name: partial(_host_step, name) for name in HOST_STEPS},
 }
 # Numbers that forward + backward keeps for each of H·n·L, where it keeps so many, about (measured).

@@ -18,8 +18,8 @@ from hope_ssm.ops.transforms import forward_mode, into_onnx, largest, recorded
 from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "plain")
-# Outputs below which everything stays in the cache anyway, and the fixed cost of the groups is more than they save.
-SMALL = 1 << 19
+# Outputs below which the fixed cost of the groups is more than they save (docs/speed.md).
+SMALL = 1 << 21
 
 
 def long_convolution(
