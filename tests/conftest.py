@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from random import Random
 
 import numpy as np
@@ -98,3 +99,11 @@ def chain32():
     """At periods that float32 holds exactly, out to 1e-4 and 100."""
     periods = np.float32([1e-4, 3e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0, 1.1, 2.0, 10.0, 30.0, 100.0])
     return Chain(periods.astype(np.float64), 128, 2000)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """No test sees the pictures that another one left open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

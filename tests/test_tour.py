@@ -38,6 +38,5 @@ def test_its_cells_run_and_hope_solves_the_task(tmp_path, monkeypatch):
         exec(compile("".join(cell["source"]), f"{TOUR.name}, cell {number + 1}", "exec"), names)
     torch.set_num_threads(threads)
     assert len(pyplot().get_fignums()) == 3
-    pyplot().close("all")
     assert names["runs"]["hope"].metrics["test/accuracy"] > 0.9
     assert names["after"] > 0.8
