@@ -124,3 +124,83 @@ def test_a_module_without_kernels_and_a_copy():
     assert [g.get("lr") for g in parameter_groups(copy.deepcopy(layer))] == [
         g.get("lr") for g in parameter_groups(layer)
     ]
+
+
+def longest_window(layer):
+    return layer.block.layer.kernel.longest_window()
+
+
+@pytest.mark.parametrize("kernel", ["hope", "hope-bands"])
+def test_without_a_horizon_the_windows_suit_the_first_training_sequences(kernel, caplog):
+    caplog.set_level("INFO", logger="hope_ssm")
+    torch.manual_seed(0)
+    layer, x = HopeLayer(40, kernel=kernel, d_state=8), torch.randn(1, 5000, 40)
+    with torch.no_grad():
+        layer(x)
+    layer.eval()(x)
+    assert longest_window(layer) < 1000, "only training says how long the sequences are"
+    copied = copy.deepcopy(layer)
+    layer.train()(x)
+    assert longest_window(layer) > 5000
+    assert sum("suit 5000 steps" in record.message for record in caplog.records) == 1
+    before = copy.deepcopy(layer.state_dict())
+    layer(x[:, :9])
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items()), "once"
+    copied.load_state_dict(before)
+    copied.train()(x[:, :9])
+    assert longest_window(copied) == longest_window(layer), "a state dict says all"
+    given = HopeLayer(40, kernel=kernel, d_state=8, horizon=5000).block.layer.kernel
+    assert (given.dt_min, given.dt_max) == (layer.block.layer.kernel.dt_min, layer.block.layer.kernel.dt_max)
+
+
+@pytest.mark.parametrize(
+    "options", [{"horizon": 100}, {"l_max": 5000}, {"dt_min": 0.01, "dt_max": 0.1}], ids=lambda options: min(options)
+)
+def test_what_is_said_of_the_windows_is_not_changed_by_a_call(options):
+    layer = HopeLayer(4, d_state=8, **options)
+    window = longest_window(layer)
+    layer(torch.randn(1, 3000, 4))
+    assert longest_window(layer) == window
+
+
+@pytest.mark.slow
+def test_a_compiled_layer_says_that_it_does_not_look_at_the_first_sequences(caplog):
+    layer = HopeLayer(4, d_state=8)
+    torch.compile(layer, fullgraph=True, backend="eager")(torch.randn(1, 50, 4))
+    assert "neither horizon nor l_max says how long the sequences are" in caplog.text
+
+
+def windows_of_one_process(rank, folder):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    layer = torch.nn.parallel.DistributedDataParallel(HopeLayer(4, d_state=8))
+    layer(torch.randn(1, (300, 4000)[rank], 4)).sum().backward()
+    torch.save(layer.module.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_agree_on_the_windows_of_their_longest_sequences(tmp_path):
+    torch.multiprocessing.spawn(windows_of_one_process, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    layer = HopeLayer(4, d_state=8)
+    layer.load_state_dict(first)
+    assert longest_window(layer) > 4000
+
+
+def test_three_levels_at_the_beginning_of_ten_thousand_steps_are_read_at_their_end():
+    """The windows of some hundred steps forget them, whatever is trained."""
+    torch.manual_seed(0)
+    length, levels = 10_000, torch.arange(3).repeat(8)
+    x = 0.3 * torch.randn(len(levels), length, 1)
+    x[:, :800, 0] += levels[:, None] - 1.0
+    layer, encoder, decoder = HopeLayer(8, d_state=16), torch.nn.Linear(1, 8), torch.nn.Linear(8, 3)
+    model = torch.nn.ModuleList([encoder, layer, decoder])
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.01)
+    for _ in range(40):
+        answers = decoder(layer(encoder(x))[:, -2000:].mean(1))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(answers, levels).backward()
+        optimizer.step()
+    assert (answers.argmax(1) == levels).float().mean() > 0.95

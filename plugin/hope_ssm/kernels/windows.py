@@ -9,13 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from hope_ssm.checks import check_positive_integer
+from hope_ssm.checks import check_positive_integer, log_once
 from hope_ssm.kernels.base import TRANSFORMS, SequenceKernel
 from hope_ssm.kernels.initialization import sampling_periods, window_periods
 from hope_ssm.ops.transforms import transformed
 
+_logger = logging.getLogger("hope_ssm.kernels")
 RECOMMENDED_RATES = MappingProxyType({"dt": 0.001})
 
 
@@ -31,11 +33,21 @@ def longest_sequence(horizon: int | Sequence[int] | None, l_max: int | None) -> 
     return check_positive_integer("l_max", l_max) if horizon is None and l_max is not None else horizon
 
 
+@torch.compiler.assume_constant_result  # it logs, which torch.compile does not trace
+def _warn_of_some_hundred_steps(name: str, dt_min: float, dt_max: float) -> None:
+    log_once(
+        _logger, logging.WARNING,
+        f"{name}: neither horizon nor l_max says how long the sequences are, so the windows are those for some hundred "
+        f"steps: Δt from {dt_min:g} to {dt_max:g}. Set horizon to the length of the longest one.",
+    )  # fmt: skip
+
+
 class WindowedKernel(SequenceKernel):
     """Delays of at most n/Δt steps, the window:  Δt between n/(16 T) and 2n/T  where sequences have T steps.
 
     Where neither horizon nor l_max says T, Δt is that of some hundred steps until ``set_length`` says it: the workbench
-    calls it with the longest sequence of the data set. Where nothing does, the first sequences bring one warning.
+    calls it with the longest sequence of the data set, ``HopeLayer`` with the first ones that it is trained on. Where
+    nothing does, the first sequences bring one warning.
     """
 
     n: int
@@ -73,22 +85,41 @@ class WindowedKernel(SequenceKernel):
         """Draw the windows anew for sequences of ``length`` steps, if neither horizon nor l_max has said it."""
         if self.awaits_length:
             self.awaits_length = self._unsaid = False
+            self._longest = 0
             for name, start in self.starts(length).items():
                 getattr(self, name).copy_(start)
 
+    def suit_first(self, length: int) -> None:
+        """Let the windows suit the first training sequences, of ``length`` steps, if nothing else has said a length.
+
+        In a process group they suit the longest of all processes, and are those of its first process: every process
+        must make its first call with sequences.
+        """
+        if not self.awaits_length:
+            return
+        parameter = next(self.parameters(), None)
+        together = parameter is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if together:
+            steps = torch.tensor(length, device=parameter.device)
+            dist.all_reduce(steps, dist.ReduceOp.MAX)
+            length = int(steps)
+        self.set_length(length)
+        if together:
+            for value in self.parameters():
+                dist.broadcast(value.data, 0)
+        self._say(f"{self.name}: the windows suit {length} steps, as the first sequences have; horizon says it before.")
+
     def heard(self, length: int, rate: float = 1.0) -> None:
         """Warn once: that nothing said how long sequences are, or that one of ``length`` steps outlasts all windows."""
+        if torch.compiler.is_compiling() and self._unsaid and self.verbose:
+            _warn_of_some_hundred_steps(self.name, self.dt_min, self.dt_max)
         recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
         if not recorded and not transformed() and not isinstance(length, torch.SymInt) and length > self._longest:
             self._longest = length
             if self._unsaid:
                 self._longest = math.inf
-                self._say(
-                    f"{self.name}: neither horizon nor l_max says how long the sequences are, so the windows are those "
-                    f"for some hundred steps: Δt from {self.dt_min:g} to {self.dt_max:g}. Set horizon to the length of "
-                    "the longest one.",
-                    logging.WARNING,
-                )
+                if self.verbose:
+                    _warn_of_some_hundred_steps(self.name, self.dt_min, self.dt_max)
             else:
                 self._compare(length, rate)
 
@@ -114,7 +145,7 @@ class WindowedKernel(SequenceKernel):
     def longest_window(self) -> float | None:
         """Return max n/Δt in steps, None where no feature has such a window."""
         raw = getattr(self, "raw_sampling_period", None)
-        return None if raw is None or raw.is_meta else self.n / float(self.transformed(raw).min())
+        return None if raw is None or raw.is_meta else self.n / float(self.transformed(raw.detach()).min())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(name.startswith(prefix) for name in state_dict):

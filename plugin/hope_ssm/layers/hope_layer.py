@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from hope_ssm.kernels.windows import WindowedKernel
 from hope_ssm.layers.padding import without_padding
 from hope_ssm.layers.s4block import S4Block
+from hope_ssm.ops.transforms import recorded, transformed
+
+
+def _awaits_length(part: nn.Module) -> bool:
+    return isinstance(part, WindowedKernel) and part.awaits_length
 
 
 class HopeLayer(nn.Module):
@@ -15,6 +23,7 @@ class HopeLayer(nn.Module):
 
     It has no norm and no residual connection; the usual use is y = x + layer(norm(x)). The parameters carry the
     optimizer options given by ``lr`` and ``wd``; ``hope_ssm.parameter_groups(model)`` makes parameter groups of them.
+    HOPE's windows suit sequences of ``horizon`` steps; without it (and ``l_max``) those of the first call in training.
 
     Args:
         d_model: H.
@@ -30,6 +39,7 @@ class HopeLayer(nn.Module):
     def __init__(self, d_model: int, *, kernel: str = "hope", **options: Any) -> None:
         super().__init__()
         self.block = S4Block(d_model, kernel=kernel, **options)
+        self._awaits_length = any(map(_awaits_length, self.block.modules()))
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, *, state: Tensor | None = None, rate: float = 1.0
@@ -45,9 +55,19 @@ class HopeLayer(nn.Module):
         Returns:
             (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
         """
+        if self.training and self._awaits_length:
+            self._suit_first(math.ceil(x.shape[1] * rate) if state is None else None)
         y, after = self.block(without_padding(x, lengths), state=state, rate=rate, lengths=lengths)
         y = without_padding(y, lengths)
         return y if state is None else (y, after)
+
+    def _suit_first(self, length: int | None) -> None:
+        """The first training call settles the windows: for its whole sequences of ``length`` steps, or as they are."""
+        if torch.is_grad_enabled() and length != 0 and not transformed() and not recorded():
+            self._awaits_length = False
+            for part in filter(_awaits_length, self.block.modules()):
+                if length is not None:
+                    part.suit_first(length)
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H), and the state to the next one."""
