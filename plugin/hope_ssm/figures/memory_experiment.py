@@ -21,6 +21,12 @@ from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import Run, train
 
 COMMON = ["experiment=hope/short-tail", "trainer.accelerator=cpu"]
+WINDOW, HOP = 64, 8  # steps of the short-time Fourier transform of a kernel, and between two of its windows
+BANDS = {  # bins of it: bin j has the period WINDOW / j
+    "periods of 32 steps and more": slice(0, 3),
+    "periods from 8 to 32 steps": slice(3, 9),
+    "periods below 8 steps": slice(9, None),
+}
 SETTLED = 0.9  # of the best validation accuracy: the epochs until then say how soon a kernel learns
 
 
@@ -36,7 +42,7 @@ class Setting:
     kernel_milliseconds: list[float] = field(default_factory=list)
     parameters: int = 0
     kernel_parameters: int = 0
-    energy: list[list[float]] = field(default_factory=list)
+    energy: list[dict[str, list[float]]] = field(default_factory=list)
 
     @property
     def epochs(self) -> list[float]:
@@ -117,19 +123,27 @@ def _record(row: Setting, result: Run, length: int) -> None:
 
 
 @torch.no_grad()
-def energy_to_come(kernels: Sequence[torch.nn.Module], length: int) -> list[float]:
-    """Σ_{s ≥ t} k_s² / Σ_{s ≥ 1} k_s² for 1 ≤ t < L: how much of what a kernel answers comes at lag t or later.
+def energy_to_come(kernels: Sequence[torch.nn.Module], length: int) -> dict[str, list[float]]:
+    """Σ_{s ≥ t, θ ∈ b} |K_s(θ)|² / Σ_{s ≥ 0, θ ∈ b} |K_s(θ)|²: what of a band's energy a kernel answers at lag t or later.
+
+    K_s is the Fourier transform of the kernel in a Hann window of ``WINDOW`` steps that is centred at lag s.
 
     Args:
         kernels: of all layers of a model.
         length: L.
 
     Returns:
-        L - 1 numbers, the mean over all features of all layers.
+        {name of the band: L / HOP + 1 numbers, for every HOP-th lag}, of all features of all layers together.
     """
-    square = torch.cat([kernel(L=length)[0].flatten(0, 1) for kernel in kernels])[:, 1:].double().square()
-    left = square.flip(-1).cumsum(-1).flip(-1)
-    return (left / left[:, :1].clamp(min=1e-300)).mean(0).tolist()
+    rows = torch.cat([kernel(L=length)[0].flatten(0, 1) for kernel in kernels]).double()
+    window = torch.hann_window(WINDOW, dtype=rows.dtype, device=rows.device)
+    spectra = torch.stft(rows, WINDOW, HOP, window=window, pad_mode="constant", return_complex=True)
+    energy = spectra.abs().square().sum(0)  # (WINDOW / 2 + 1, lags)
+    left = energy.flip(-1).cumsum(-1).flip(-1)
+    return {
+        name: (part / part[0].clamp(min=1e-300)).tolist()
+        for name, part in ((name, left[bins].sum(0)) for name, bins in BANDS.items())
+    }
 
 
 def kernel_milliseconds(kernel: torch.nn.Module, length: int, repeats: int = 30) -> float:
