@@ -97,12 +97,41 @@ def test_choices_come_from_all_their_seeds(stored):
     missing = [r for r in records if not (r["row"] == "hope" and r["stage"] == "choice" and r["seed"] == "101")]
     assert runs.chosen(task, missing, "hope") is None
     assert stored.page.results(task, missing)[1] == ["hope"]
-    assert next(runs.lacking("digits"), None) is None
+    twice = [r | {"seed": "100"} if r["stage"] == "choice" and r["seed"] == "101" else r for r in records]
+    assert runs.chosen(task, twice, "hope") is None, "one seed that is stored twice is one seed"
+    assert not runs.lacking("digits")
     runs.TASKS["digits"].rows["s4"] = runs.KERNELS["s4"]
-    assert next(runs.lacking("digits", ["hope", "lru"]), None) is None
-    assert next(runs.lacking("digits", ["lru", "s4"]))[:2] == ("choice", "s4")
+    assert not runs.lacking("digits", ["hope", "lru"])
+    assert runs.lacking("digits", ["lru", "s4"])[0][:2] == ("choice", "s4")
     with pytest.raises(SystemExit):
         stored.protocol.main(["run", "digits", "--rows", "s4;hoep"])
+
+
+def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
+    """What another call is making is left to it, what it has made is not made again, and what fails is tried once."""
+    runs, made = stored.runs, []
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    rows = {"hope": ("", runs.grid({"one": ""}))}
+    monkeypatch.setitem(runs.TASKS, "short", runs.Task("", rows))
+
+    def run(name, stage, row, settings, seed):
+        made.append(seed)
+        if seed != 3:
+            runs.append("short", {"stage": stage, "row": row, "settings": settings, "seed": str(seed)})
+        return seed != 3
+
+    def wait(_):
+        other.__exit__(None, None, None)
+        run("short", *busy)
+
+    monkeypatch.setattr(runs, "run", run)
+    monkeypatch.setattr(runs.time, "sleep", wait)
+    busy = ("table", "hope", "one", 1)
+    other = runs.claimed("short", busy)
+    assert other.__enter__()
+    runs.run_all("short", ["hope"])
+    assert made == [0, 2, 3, 4, 1]
+    assert [seed for *_, seed in runs.lacking("short")] == [3]
 
 
 def test_holm(tools):

@@ -5,7 +5,7 @@ python tools/protocol.py page         the tables and pictures of docs/results.md
 python tools/protocol.py check        exit status 1 where the page differs from them
 
 A run is a subprocess with one thread, in runs/protocol/NAME/…, and goes on where it was stopped. Two calls beside each
-other share the work: a run directory that is busy is refused, and the next one is taken. RESULTS_RUNNER is a
+other share the work: a run that the other one is making is left to it, and the next one is taken. RESULTS_RUNNER is a
 command to start it with, "nice -n 10" for example.
 """
 
@@ -32,8 +32,7 @@ def main(arguments: list[str]) -> int:
         chosen = options.rows.split(";") if options.rows else rows
         if unknown := [row for row in chosen if row not in rows]:
             parser.error(f"--rows of {name} must be some of {'; '.join(rows)}; got {unknown[0]}")
-        for one in protocol_runs.lacking(name, chosen):
-            protocol_runs.run(name, *one)
+        protocol_runs.run_all(name, chosen)
     if options.command == "run":
         return 0
     made = protocol_page.made()

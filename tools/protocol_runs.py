@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import itertools
 import os
 import re
@@ -10,7 +12,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections import defaultdict
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +117,7 @@ TASKS = {
 
 
 Record = dict[str, str]
+Run = tuple[str, str, str, int]
 
 
 def stored(name: str) -> list[Record]:
@@ -131,44 +134,70 @@ def chosen(task: Task, records: list[Record], row: str) -> str | None:
     settings = task.rows[row][1]
     if len(settings) == 1:
         return next(iter(settings))
-    found = defaultdict(list)
+    found: dict[str, dict[int, float]] = {one: {} for one in settings}
     for record in records:
         if record["stage"] == "choice" and record["row"] == row and record["settings"] in settings:
-            found[record["settings"]].append(float(record["validation"]))
-    if set(found) != set(settings) or any(len(values) < len(CHOOSING) for values in found.values()):
+            found[record["settings"]][int(record["seed"])] = float(record["validation"])
+    if any(set(values) != set(CHOOSING) for values in found.values()):
         return None
     best = max if task.metric == "accuracy" else min
-    return best(found, key=lambda one: statistics.fmean(found[one]))
+    return best(found, key=lambda one: statistics.fmean(found[one].values()))
 
 
-def lacking(name: str, rows: Sequence[str] | None = None) -> Iterator[tuple[str, str, str, int]]:
-    """Yield (stage, row, settings, seed) of the runs to make, and look again after each: choices depend on them.
+def lacking(name: str, rows: Sequence[str] | None = None) -> list[Run]:
+    """Return (stage, row, settings, seed) of the runs to make that nothing hinders: choices come before their row's.
 
     ``rows``: only these; None: all.
     """
-    task, failed = TASKS[name], set()
+    task, records = TASKS[name], stored(name)
     wanted = {row: task.rows[row][1] for row in (task.rows if rows is None else rows)}
-    while True:
-        records = stored(name)
-        done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records} | failed
-        plan = [
-            ("choice", row, one, seed)
-            for seed in CHOOSING for row, settings in wanted.items() if len(settings) > 1 for one in settings
-        ]  # fmt: skip
-        ready = {row: chosen(task, records, row) for row in wanted}
-        plan += [("table", row, one, seed) for seed in TABLE for row, one in ready.items() if one is not None]
-        left = [run for run in plan if run not in done]
-        if not left:
-            return
-        failed.add(left[0])  # once each in one call
-        yield left[0]
+    done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records}
+    plan = [
+        ("choice", row, one, seed)
+        for seed in CHOOSING for row, settings in wanted.items() if len(settings) > 1 for one in settings
+    ]  # fmt: skip
+    ready = {row: chosen(task, records, row) for row in wanted}
+    plan += [("table", row, one, seed) for seed in TABLE for row, one in ready.items() if one is not None]
+    return [run for run in plan if run not in done]
 
 
-def run(name: str, stage: str, row: str, settings: str, seed: int) -> None:
-    """Make one run and append it to runs.csv."""
-    task = TASKS[name]
+def run_all(name: str, rows: Sequence[str]) -> None:
+    """Make all runs that lack, those that fail once; wait for the last ones of other calls, which others depend on."""
+    failed: set[Run] = set()
+    while left := [run for run in lacking(name, rows) if run not in failed]:
+        for one in left:
+            with claimed(name, one) as free:
+                if free and one in lacking(name, rows):
+                    if not run(name, *one):
+                        failed.add(one)
+                    break
+        else:
+            time.sleep(10)
+
+
+def directory_of(name: str, stage: str, row: str, settings: str, seed: int) -> Path:
+    """Return the directory of a run."""
     folder = re.sub(r"[^a-z0-9]+", "-", f"{row} {settings}")
-    directory = ROOT / "runs" / "protocol" / name / stage / folder / str(seed)
+    return ROOT / "runs" / "protocol" / name / stage / folder / str(seed)
+
+
+@contextlib.contextmanager
+def claimed(name: str, run: Run) -> Iterator[bool]:
+    """Whether no other call is making this run; it is then this call's until the block ends."""
+    path = directory_of(name, *run).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def run(name: str, stage: str, row: str, settings: str, seed: int) -> bool:
+    """Make one run and append it to runs.csv; return whether it finished."""
+    task, directory = TASKS[name], directory_of(name, stage, row, settings, seed)
     overrides = [task.experiment, task.rows[row][0], task.rows[row][1][settings]]
     command = [
         *shlex.split(os.environ.get("RESULTS_RUNNER", "")),
@@ -176,15 +205,15 @@ def run(name: str, stage: str, row: str, settings: str, seed: int) -> None:
         f"train.seed={seed}", f"dataset.seed={seed}", "train.ckpt=auto", f"hydra.run.dir={directory}",
     ]  # fmt: skip
     print(f"{stage}: {row}, {settings}, seed {seed}", flush=True)
-    directory.parent.mkdir(parents=True, exist_ok=True)
     with (report := directory.with_name(f"{seed}.log")).open("w", encoding="utf-8") as log:
         done = subprocess.run(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
         )
     if done.returncode:
         print(f"  did not finish, see {report}; the others go on.", flush=True)
-        return
+        return False
     append(name, record_of(directory, task, stage, row, settings, seed))
+    return True
 
 
 def record_of(directory: Path, task: Task, stage: str, row: str, settings: str, seed: int) -> Record:
