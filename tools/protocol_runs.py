@@ -77,6 +77,11 @@ FREE = {
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
 }
 LARGE = {"hope, n = 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+# What a linear readout finds in the outputs of layers that stay as they began.
+PROBES = {
+    f"probe, {name}": (f"{({**KERNELS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
+    for name in ("hope", "s4d", "conv, 64 taps")
+}
 # Other layers of the family; with the filter the initial frequencies may be α times as high.
 FILTER, MEMORY = "+model.layer.frequency_filter.exponent=0", "+model.layer.input_memory.size=4"
 SCALES = {f"α = {scale}": f"+model.layer.imag_scale={scale}" for scale in (1, 3, 5)}
@@ -100,7 +105,7 @@ def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]
 TASKS = {
     "short-tail": Task(
         "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
-        {**KERNELS, **FREE, **LARGE, **LAYERS},
+        {**KERNELS, **FREE, **LARGE, **PROBES, **LAYERS},
         tests=359,
     ),
     "delay": Task(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from hope_ssm.checks import check_choice
+from hope_ssm.checks import check_choice, nearest
 from hope_ssm.layers.padding import without_padding
 from hope_ssm.workbench.data.batches import FirstBatch
 from hope_ssm.workbench.losses import LOSSES, METRICS, steps_of, weight
@@ -25,6 +25,27 @@ DATA = ("the input data", "the targets")
 
 class NonFiniteLossError(RuntimeError):
     """The training loss became infinite or NaN; the message names the layer."""
+
+
+def freeze(task: nn.Module, parts: Sequence[str]) -> None:
+    """Train no parameter whose name is one of ``parts`` or begins with one and a dot.
+
+    Raises:
+        ValueError: a part has no parameters, or nothing is left to train.
+    """
+    names = [name for name, _ in task.named_parameters()]
+    known = sorted({".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)})
+    for part in parts:
+        if part not in known:
+            raise ValueError(
+                f"train.frozen must list parts of the model with parameters, encoder, model and decoder for example; "
+                f"got {part!r}.{nearest(part, known)}"
+            )
+    for name, parameter in task.named_parameters():
+        if any(name == part or name.startswith(f"{part}.") for part in parts):
+            parameter.requires_grad_(False)
+    if parts and not any(parameter.requires_grad for parameter in task.parameters()):
+        raise ValueError(f"train.frozen must leave parameters to train; {', '.join(parts)} are all of them.")
 
 
 class SequenceTask(pl.LightningModule):
@@ -60,6 +81,7 @@ class SequenceTask(pl.LightningModule):
         self.decoder = instantiate("decoder", DECODERS, config["decoder"], d_model=self.model.d_output, **data)
         self.check = FirstBatch(task["loss"], d_input, d_output, n_tokens)
         self.streams = streams(config["train"].get("state"))
+        freeze(self, config["train"].get("frozen") or ())
 
     def forward(
         self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None, *, state: list[Tensor] | None = None

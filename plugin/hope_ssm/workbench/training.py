@@ -57,11 +57,14 @@ def describe(task: SequenceTask) -> str:
     optimizer = task.config["optimizer"]
     lines = []
     for group in parameter_groups(task):
-        size = sum(parameter.numel() for parameter in group["params"])
+        size = sum(parameter.numel() for parameter in group["params"] if parameter.requires_grad)
         lr = group.get("lr", optimizer["lr"])
         decay = group.get("weight_decay", optimizer.get("weight_decay", 0.0))
         kinds = sorted({name.rsplit(".", 1)[-1] for name in group["names"]})
-        lines.append(f"{size:>9} parameters  lr {lr:<8g} weight decay {decay:<6g} {', '.join(kinds)}")
+        if size:
+            lines.append(f"{size:>9} parameters  lr {lr:<8g} weight decay {decay:<6g} {', '.join(kinds)}")
+    if frozen := sum(parameter.numel() for parameter in task.parameters() if not parameter.requires_grad):
+        lines.append(f"{frozen:>9} parameters  frozen")
     return "\n".join(lines)
 
 

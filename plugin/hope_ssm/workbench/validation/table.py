@@ -32,6 +32,7 @@ TRAIN = {
     "ckpt": Text | None,
     "init_from": Text | None,
     "pretrained_model_path": Text | None,
+    "frozen": list_of(Text) | None,
     "compile": Flag | Literal["inductor", "aot_eager", "eager"] | None,
     "ema": Decay | None,
     "tensorboard": Flag | None,
