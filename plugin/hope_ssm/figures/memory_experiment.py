@@ -124,7 +124,7 @@ def _record(row: Setting, result: Run, length: int) -> None:
 
 @torch.no_grad()
 def energy_to_come(kernels: Sequence[torch.nn.Module], length: int) -> dict[str, list[float]]:
-    """Σ_{s ≥ t, θ ∈ b} |K_s(θ)|² / Σ_{s ≥ 0, θ ∈ b} |K_s(θ)|²: what of a band's energy a kernel answers at lag t or later.
+    """Σ_{s ≥ t} |K_s(θ)|² / Σ_{s ≥ 0} |K_s(θ)|² over θ ∈ b: what of a band's energy a kernel answers at lag t or later.
 
     K_s is the Fourier transform of the kernel in a Hann window of ``WINDOW`` steps that is centred at lag s.
 

@@ -42,6 +42,15 @@ class Diagonal:
         a, b = x.chunk(2, dim=-1)
         return torch.cat([self.real * a - self.imaginary * b, self.imaginary * a + self.real * b], dim=-1)
 
+    def at(self, steps: slice) -> Diagonal:
+        """Those of some steps of f (B, L, H, n/2)."""
+        return Diagonal(self.real[:, steps], self.imaginary[:, steps])
+
+    def after(self, earlier: Diagonal) -> Diagonal:
+        """f g."""
+        f, h, g, k = self.real, self.imaginary, earlier.real, earlier.imaginary
+        return Diagonal(f * g - h * k, f * k + h * g)
+
     def __matmul__(self, x: Tensor) -> Tensor:
         """The same of the columns of x (..., H, n, K)."""
         return Diagonal(self.real.unsqueeze(-2), self.imaginary.unsqueeze(-2)).apply(x.mT).mT
@@ -60,8 +69,7 @@ class Diagonal:
         """f, f², f⁴, …"""
         found = [self]
         while len(found) < count:
-            f, g = found[-1].real, found[-1].imaginary
-            found.append(Diagonal(f * f - g * g, 2 * f * g))
+            found.append(found[-1].after(found[-1]))
         return found
 
 
@@ -70,10 +78,10 @@ def exponential(poles: Diagonal, dt: Tensor) -> tuple[Diagonal, Diagonal]:
 
     Args:
         poles: λ, each part (H, n/2).
-        dt: Δt, (H, 1).
+        dt: Δt, (…, H, 1).
 
     Returns:
-        both, each part (H, n/2).
+        both, each part (…, H, n/2).
     """
     x, y = dt * poles.real, dt * poles.imaginary
     growth = torch.exp(x)
@@ -88,10 +96,10 @@ def zero_order_hold(poles: Diagonal, B: Tensor, dt: Tensor) -> tuple[Diagonal, T
     Args:
         poles: λ, each part (H, n/2).
         B: (H, n) in coordinates.
-        dt: Δt, (H, 1).
+        dt: Δt, (…, H, 1).
 
     Returns:
-        Ā, and B̄ (H, n) in coordinates.
+        Ā, and B̄ (…, H, n) in coordinates.
     """
     growth, less_one = exponential(poles, dt)
     return growth, less_one.apply(poles.inverse().apply(B))

@@ -97,6 +97,7 @@ class S4DKernel(ModalKernel):
     """
 
     name = "s4d"
+    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "A_real": OptimizerOption(("A",)),

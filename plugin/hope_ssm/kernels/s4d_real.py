@@ -32,6 +32,14 @@ class RealDiagonal:
         """
         return self.entries * x
 
+    def at(self, steps: slice) -> RealDiagonal:
+        """Those of some steps of f (B, L, H, n)."""
+        return RealDiagonal(self.entries[:, steps])
+
+    def after(self, earlier: RealDiagonal) -> RealDiagonal:
+        """f g."""
+        return RealDiagonal(self.entries * earlier.entries)
+
     def __matmul__(self, x: Tensor) -> Tensor:
         """The same of the columns of x (H, n, K)."""
         return self.entries.unsqueeze(-1) * x
@@ -65,6 +73,7 @@ class S4DRealKernel(StateSpaceKernel):
     """
 
     name = "s4d-real"
+    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "A_log": OptimizerOption(("A",)),

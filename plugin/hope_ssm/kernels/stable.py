@@ -61,6 +61,7 @@ class StableKernel(ModalKernel):
     """
 
     name = "stable"
+    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "A_weight": OptimizerOption(("A",)),

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from hope_ssm.kernels.base import SequenceKernel
 from hope_ssm.kernels.cache import with_enough_memory
+from hope_ssm.ops.scan import scan
 from hope_ssm.ops.transforms import at_least_one, largest
 from hope_ssm.precision import full_precision, working_dtype
 
@@ -68,7 +69,7 @@ def repeated_squares(A: Tensor, count: int) -> list[Tensor]:
 
 @dataclass  # made in compiled graphs, where older compilers know no frozen ones
 class Dense:
-    """A real state matrix by its entries, (H, n, n)."""
+    """A real state matrix by its entries, (H, n, n), or one per step, (B, L, H, n, n)."""
 
     entries: Tensor
 
@@ -81,7 +82,15 @@ class Dense:
         Returns:
             the same shape.
         """
-        return torch.einsum("hij,...hj->...hi", self.entries, x)
+        return torch.einsum("...hij,...hj->...hi", self.entries, x)
+
+    def at(self, steps: slice) -> Dense:
+        """Those of some steps."""
+        return Dense(self.entries[:, steps])
+
+    def after(self, earlier: Dense) -> Dense:
+        """The product with those before."""
+        return Dense(self.entries @ earlier.entries)
 
     def squares(self, count: int) -> list[Tensor]:
         """Ā, Ā², Ā⁴, … (H, n, n)."""
@@ -116,19 +125,21 @@ class StateSpaceKernel(SequenceKernel, ABC):
     n: int
     C: Tensor
     raw_sampling_period: Tensor
+    stepwise = False  # whether ``discretized`` takes a rate for every step and gives a StepwiseTransition
 
     @property
     def sampling_period(self) -> Tensor | None:
         """Δt of every feature, (H,); None where the system is discrete from the start."""
         return self.transformed(self.raw_sampling_period)
 
-    def periods(self, rate: float) -> Tensor:
-        """Δt (H, 1) at a relative sampling rate, float64."""
-        return (self.transformed(self.raw_sampling_period.double()) * self.check_rate(rate)).unsqueeze(-1)
+    def periods(self, rate: float | Tensor) -> Tensor:
+        """Δt (H, 1) at a relative sampling rate, or (…, H, 1) at rates (…); float64."""
+        factor = rate.double().unsqueeze(-1) if isinstance(rate, Tensor) else self.check_rate(rate)
+        return (self.transformed(self.raw_sampling_period.double()) * factor).unsqueeze(-1)
 
     @abstractmethod
     def discretized(self, rate: float = 1.0) -> tuple[Transition, Tensor]:
-        """(Ā, B̄ (H, n)) at a relative sampling rate, float64."""
+        """(Ā, B̄ (H, n)) at a relative sampling rate, float64; where ``stepwise``, of every one of rates (…)."""
 
     @abstractmethod
     def outputs(self) -> Tensor:
@@ -191,18 +202,40 @@ class StateSpaceKernel(SequenceKernel, ABC):
 
         return samples(B.unsqueeze(0))[0], None if start is None else samples(transition.apply(start))
 
-    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def irregular(self, u: Tensor, scale: Tensor, state: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """s_t = Ā(r_tΔt) s_{t-1} + B̄(r_tΔt) u_t,  y = C s: sample t comes r_t sampling periods after the one before.
+
+        Args:
+            u: (B, H, L).
+            scale: r, (B, L), above 0.
+            state: as ``default_state(B)``.
+            lengths: (B,) whole numbers if the sequences end before L.
+
+        Returns:
+            y (B, C, H, L), and the state after the last step of each sequence.
+        """
+        start = self.from_state(self.check_inputs(u, state, "B, H, L"))
+        transition, B = self.discretized(scale)  # type: ignore[arg-type]
+        states = scan(transition, B * u.double().transpose(1, 2).unsqueeze(-1), start)  # type: ignore[arg-type]
+        y = torch.einsum("chn,blhn->bchl", self.outputs(), states)
+        ends = torch.full((len(u),), u.shape[-1]) if lengths is None else lengths
+        reached = torch.cat([start.unsqueeze(1), states], dim=1)
+        last = reached[torch.arange(len(u), device=u.device), ends.to(u.device).long()]
+        return y.to(u.dtype), self.to_state(last, state.dtype)
+
+    def step(self, u: Tensor, state: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = C s.
 
         Args:
             u: (B, H).
             state: as ``default_state(B)``.
+            scale: r (B,), see ``irregular``; None: 1.
 
         Returns:
             y (B, C, H), state.
         """
         start = self.from_state(self.check_inputs(u, state, "B, H"))
-        transition, B = self.discretized()
+        transition, B = self.discretized(*(() if scale is None else (scale,)))  # type: ignore[arg-type]
         after = transition.apply(start) + B * u.unsqueeze(-1)
         y = torch.einsum("chn,bhn->bch", self.outputs(), after)
         return y.to(u.dtype), self.to_state(after, state.dtype)

@@ -35,6 +35,7 @@ class OneModeKernel(ModalKernel):
     """
 
     name = "essm"
+    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "A_real": OptimizerOption(("A",)),

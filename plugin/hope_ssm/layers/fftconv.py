@@ -17,10 +17,19 @@ from hope_ssm.layers.padding import check_input, with_its_length, without_paddin
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.ops.circular_convolution import circular_convolution
 from hope_ssm.ops.long_convolution import MODES, kernel_spectrum, long_convolution
-from hope_ssm.ops.transforms import at_least_one, largest
+from hope_ssm.ops.transforms import at_least_one, largest, recorded, transformed
 from hope_ssm.precision import working_dtype
 
 REVERSE_LAGS = (-1, 0)
+
+
+def check_step_scale(step_scale: Tensor) -> Tensor:
+    """Return ``step_scale`` if all of it is finite and above 0."""
+    if not recorded() and not transformed():
+        fine = torch.isfinite(step_scale) & (step_scale > 0)
+        if not fine.all():
+            raise ValueError(f"step_scale must be finite and above 0; got {step_scale[~fine][0].item()}.")
+    return step_scale
 
 
 class FFTConvolution(nn.Module):
@@ -95,7 +104,12 @@ class FFTConvolution(nn.Module):
         return self.channels * self.d_model
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, C·H) in the input's dtype, and a state to the state after these L steps.
 
@@ -107,11 +121,16 @@ class FFTConvolution(nn.Module):
             rate: relative sampling rate, 1 with a state.
             lengths: (B,) whole numbers, if the sequences end before L: what follows is not seen, and the state is
                 the one after the last step of each.
+            step_scale: (B, L), above 0, for samples at irregular times: sample t comes so many sampling periods after
+                the one before. A scan in place of the convolution, with a kernel whose steps are diagonal matrices or
+                2 × 2 (s4d, s4d-real, stable; the layers s5, essm, linoss).
 
         Returns:
             (B, L, C·H), and the next state or None.
         """
         check_input(x, "batch", "length", self.d_model)
+        if step_scale is not None:
+            return self._irregular(x, state, rate, lengths, step_scale)
         if (one := at_least_one(x)) is not x:  # the same of one row, so that all stays in the graph
             y, after = self(one, None if state is None else at_least_one(state), rate)
             return y[:0], None if state is None else after[:0]
@@ -143,6 +162,39 @@ class FFTConvolution(nn.Module):
         if state is not None:
             y, state = y + response, after
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), state
+
+    def _irregular(
+        self, x: Tensor, state: Tensor | None, rate: float, lengths: Tensor | None, step_scale: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        batch, length = x.shape[:2]
+        self._check_irregular(step_scale, (batch, length))
+        if self.l_max is not None and self.l_max < length:
+            raise ValueError(
+                f"sequences with step_scale must not be longer than l_max={self.l_max}; got {length} steps. "
+                "Use l_max=null or shorter chunks."
+            )
+        if lengths is not None:
+            beyond = torch.arange(length, device=x.device) >= lengths.to(x.device).unsqueeze(-1)
+            step_scale = step_scale.masked_fill(beyond, 1.0)
+        scale = check_step_scale(step_scale) * check_positive_number("rate", rate)
+        start = self.kernel.default_state(batch) if state is None else state
+        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
+        y, after = self.kernel.irregular(u, scale, start, lengths)
+        y = y + u.unsqueeze(1) * self.D.unsqueeze(-1).to(u.dtype)
+        return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), None if state is None else after
+
+    def _check_irregular(self, step_scale: Tensor, shape: tuple[int, ...]) -> None:
+        """Raise where steps of different lengths cannot be taken."""
+        if not getattr(self.kernel, "stepwise", False):
+            raise ValueError(
+                f"step_scale must be None with the {getattr(self.kernel, 'name', 'present')} kernel, whose steps have "
+                "one length; use s4d, s4d-real or stable, or the layers s5, essm or linoss."
+            )
+        self._check_steps("step_scale")
+        if self.training and self.drop_kernel.p > 0:
+            raise ValueError("drop_kernel must be 0 with step_scale, where no kernel is sampled; use dropout.")
+        if tuple(step_scale.shape) != shape:
+            raise ValueError(f"step_scale must have the shape {shape} of the steps; got {tuple(step_scale.shape)}.")
 
     def _convolved(self, u: Tensor, k: Tensor, rate: float) -> Tensor:
         """(B, H, L), (2C or C, H, K) to (B, C, H, L)."""
@@ -224,10 +276,14 @@ class FFTConvolution(nn.Module):
         self._check_steps("setup_step")
         self.kernel._setup_step(**options)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, C·H)."""
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map one step (B, H) to (B, C·H); ``step_scale`` (B,) as in ``forward``."""
         self._check_steps("a step")
-        y, state = self.kernel.step(x, state)
+        if step_scale is None:
+            y, state = self.kernel.step(x, state)
+        else:
+            self._check_irregular(step_scale, tuple(x.shape[:1]))
+            y, state = self.kernel.step(x, state, check_step_scale(step_scale))
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:

@@ -28,7 +28,13 @@ class HopeBlock(HopeLayer):
         self.d_output = d_model
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, lengths: Tensor | None = None, *, state: Tensor | None = None, rate: float = 1.0
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map whole sequences, or a chunk that follows ``state``.
 
@@ -37,10 +43,11 @@ class HopeBlock(HopeLayer):
             lengths: see ``HopeLayer.forward``.
             state: see there.
             rate: see there.
+            step_scale: see there.
 
         Returns:
             the same shape, and the state after the last step, None without ``state``.
         """
-        y = super().forward(x.mT if self.transposed else x, lengths, state=state, rate=rate)
+        y = super().forward(x.mT if self.transposed else x, lengths, state=state, rate=rate, step_scale=step_scale)
         y, after = (y, None) if isinstance(y, Tensor) else y
         return (y.mT if self.transposed else y), after

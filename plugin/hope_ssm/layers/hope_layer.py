@@ -42,7 +42,13 @@ class HopeLayer(nn.Module):
         self._awaits_length = any(map(_awaits_length, self.block.modules()))
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, *, state: Tensor | None = None, rate: float = 1.0
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        step_scale: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Map whole sequences, or a chunk that follows ``state``.
 
@@ -51,13 +57,14 @@ class HopeLayer(nn.Module):
             lengths: (B,) whole numbers if the sequences end before L; what follows is not seen, and 0 in the outputs.
             state: what ``default_state``, an earlier chunk or an earlier step gave.
             rate: relative sampling rate, 1 with a state.
+            step_scale: (B, L), times between samples in sampling periods; with the kernels s4d, s4d-real and stable.
 
         Returns:
             (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
         """
         if self.training and self._awaits_length:
             self._suit_first(math.ceil(x.shape[1] * rate) if state is None else None)
-        y, after = self.block(without_padding(x, lengths), state=state, rate=rate, lengths=lengths)
+        y, after = self.block(without_padding(x, lengths), state, rate, lengths, step_scale)
         y = without_padding(y, lengths)
         return y if state is None else (y, after)
 
@@ -69,9 +76,9 @@ class HopeLayer(nn.Module):
                 if length is not None:
                     part.suit_first(length)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, H), and the state to the next one."""
-        return self.block.step(x, state)
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map one step (B, H) to (B, H), and the state to the next one; ``step_scale`` (B,) as in ``forward``."""
+        return self.block.step(x, state, step_scale)
 
     def setup_step(self) -> None:
         """Prepare for ``step``; no need to with the kernels of this distribution, and safe at any time."""

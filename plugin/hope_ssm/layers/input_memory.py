@@ -79,6 +79,11 @@ class InputMemory(nn.Module):
         return f"{self.d_model}, size={self.size}, activation={self.activation!r}"
 
 
+def _scaled(step_scale: Tensor | None) -> dict[str, Tensor]:
+    """The option as a layer of the host does not have it."""
+    return {} if step_scale is None else {"step_scale": step_scale}
+
+
 class WithInputMemory(nn.Module):
     """A layer behind an ``InputMemory``; its state is that of the layer and the last K - 1 inputs, side by side.
 
@@ -107,23 +112,29 @@ class WithInputMemory(nn.Module):
         return self.layer.d_output  # type: ignore[return-value]
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, C·H), and a state to the next; see ``FFTConvolution.forward``."""
         check_input(x, "batch", "length", self.memory.d_model)
         x = without_padding(x, lengths)
+        scaled = _scaled(step_scale)
         if state is None:
-            return self.layer(self.memory(x), rate=rate, lengths=lengths)
+            return self.layer(self.memory(x), rate=rate, lengths=lengths, **scaled)
         inner, before = self._parts(x, state)
-        y, inner = self.layer(self.memory(x, before), state=inner, rate=rate, lengths=lengths)
+        y, inner = self.layer(self.memory(x, before), state=inner, rate=rate, lengths=lengths, **scaled)
         return y, self._joined(inner, self.memory.after(x, before, lengths), state.dtype)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, C·H)."""
         check_input(x, "batch", self.memory.d_model)
         inner, before = self._parts(x, state)
         u = x.unsqueeze(1)
-        y, inner = self.layer.step(self.memory(u, before).squeeze(1), inner)  # type: ignore[operator]
+        y, inner = self.layer.step(self.memory(u, before).squeeze(1), inner, **_scaled(step_scale))  # type: ignore[operator]
         return y, self._joined(inner, self.memory.after(u, before), state.dtype)
 
     def _parts(self, x: Tensor, state: Any) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class OscillatorKernel(StateSpaceKernel):
     """
 
     name = "linoss"
+    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "stiffness": OptimizerOption(("A",)),

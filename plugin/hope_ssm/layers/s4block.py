@@ -147,13 +147,18 @@ class S4Block(nn.Module):
         return d_gate
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
+        """Map (B, L, H) to (B, L, H), and a state to the next; the others as in ``FFTConvolution.forward``."""
         check_input(x, "batch", "length", self.d_model)
         if self.input_gate is not None or not isinstance(self.input_linear, nn.Identity):
             x = without_padding(x, lengths)
-        y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths)
+        y, state = self.layer(self.input_linear(x), state=state, rate=rate, lengths=lengths, step_scale=step_scale)
         return self._pointwise(x, y), state
 
     def _pointwise(self, x: Tensor, y: Tensor) -> Tensor:
@@ -167,10 +172,10 @@ class S4Block(nn.Module):
         """Prepare the kernel for ``step``; see ``FFTConvolution``."""
         self.layer.setup_step(**options)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, H)."""
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map one step (B, H) to (B, H); ``step_scale`` (B,) as in ``FFTConvolution.forward``."""
         check_input(x, "batch", self.d_model)
-        y, state = self.layer.step(self.input_linear(x), state)
+        y, state = self.layer.step(self.input_linear(x), state, step_scale)
         return self._pointwise(x, y), state
 
     def default_state(self, *batch_shape: int) -> Tensor:

@@ -75,19 +75,24 @@ class SharedState(ModuleWithOptions):
         return y + self.D.to(x.dtype) * x
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Map (B, L, H) to (B, L, H), and a state to the next; see ``FFTConvolution.forward``."""
-        states, state = self.convolution(self._inputs(x), state=state, rate=rate, lengths=lengths)
+        states, state = self.convolution(self._inputs(x), state, rate, lengths, step_scale)
         return self._outputs(states, x), state
 
     def setup_step(self, **options: Any) -> None:
         """Prepare for ``step``."""
         self.convolution.setup_step(**options)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H)."""
-        states, state = self.convolution.step(self._inputs(x), state)
+        states, state = self.convolution.step(self._inputs(x), state, step_scale)
         return self._outputs(states, x), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
@@ -138,11 +143,16 @@ class SharedStateLayer(nn.Module):
             log_once(_logger, logging.INFO, f"{name}: {kernel!r} and other options of a kernel have no effect.")
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Map (B, L, H) to (B, L, H), and a state to the next; ``lengths`` as in ``FFTConvolution``."""
+        """Map (B, L, H) to (B, L, H), and a state to the next; the others as in ``FFTConvolution.forward``."""
         check_input(x, "batch", "length", self.d_model)
-        y, state = self.layer(without_padding(x, lengths), state=state, rate=rate, lengths=lengths)
+        y, state = self.layer(without_padding(x, lengths), state, rate, lengths, step_scale)
         return self._pointwise(y), state
 
     def _pointwise(self, y: Tensor) -> Tensor:
@@ -153,10 +163,10 @@ class SharedStateLayer(nn.Module):
         """Prepare for ``step``; no need to, and safe at any time."""
         self.layer.setup_step(**options)
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Map one step (B, H) to (B, H)."""
+    def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map one step (B, H) to (B, H); ``step_scale`` (B,) as in ``FFTConvolution.forward``."""
         check_input(x, "batch", self.d_model)
-        y, state = self.layer.step(x, state)
+        y, state = self.layer.step(x, state, step_scale)
         return self._pointwise(y), state
 
     def default_state(self, *batch_shape: int) -> Tensor:
