@@ -84,7 +84,13 @@ class SequenceTask(pl.LightningModule):
         freeze(self, config["train"].get("frozen") or ())
 
     def forward(
-        self, x: Tensor, rate: float = 1.0, lengths: Tensor | None = None, *, state: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        *,
+        state: list[Tensor] | None = None,
+        step_scale: Tensor | None = None,
     ) -> Any:
         """Map whole sequences to predictions, or the next chunk of some to one prediction per step.
 
@@ -93,24 +99,25 @@ class SequenceTask(pl.LightningModule):
             rate: relative sampling rate, 1 with a state.
             lengths: (B,) if the sequences end before L; None with a state.
             state: what ``default_state``, ``step`` or an earlier chunk gave.
+            step_scale: (B, L), times between the samples in sampling periods; see ``FFTConvolution.forward``.
 
         Returns:
             predictions (B, d_output), or (B, l_output, d_output); with ``state`` the pair of (B, L, d_output), the
             prediction for everything heard up to each step, and the next state.
         """
         if state is None:
-            return self._predict(x, None, rate, lengths)[0]
+            return self._predict(x, None, rate, lengths, step_scale)[0]
         if lengths is not None:
             raise ValueError("a chunk with a state must not be padded; got lengths. Call each sequence by itself.")
         layers = self._split(state)
-        z, after = self.model(self.encoder(x), state[:layers], rate=rate)
+        z, after = self.model(self.encoder(x), state[:layers], rate=rate, step_scale=step_scale)
         y, carried = make_readout(self.decoder)(z, state[layers:])
         return y, [*after, *carried]
 
-    def step(self, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(self, x: Tensor, state: list[Tensor], step_scale: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Map one sample (B, d_input), or tokens (B,), to the prediction for everything so far (B, d_output)."""
         layers = self._split(state)
-        z, after = self.model.step(self.encoder(x.unsqueeze(1)).squeeze(1), state[:layers])
+        z, after = self.model.step(self.encoder(x.unsqueeze(1)).squeeze(1), state[:layers], step_scale)
         y, carried = make_readout(self.decoder)(z.unsqueeze(1), state[layers:])
         return y.squeeze(1), [*after, *carried]
 
@@ -136,18 +143,22 @@ class SequenceTask(pl.LightningModule):
             )
         return layers
 
-    def _predict(self, x: Tensor, state: Any, rate: float, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def _predict(
+        self, x: Tensor, state: Any, rate: float, lengths: Tensor | None, step_scale: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
         padded = {} if lengths is None else {"lengths": lengths}
-        y, state = self.model(self.encoder(x, **padded), state, rate=rate, **padded)
+        y, state = self.model(self.encoder(x, **padded), state, rate=rate, step_scale=step_scale, **padded)
         padded = {} if lengths is None else {"lengths": self.model.output_lengths(lengths)}
         return self.decoder(y, **padded), state
 
     def _shared_step(self, batch: tuple, prefix: str, index: int) -> Tensor:
-        """Loss of a batch (x, target) or (x, target, {"lengths": (B,), "reset": whether a sequence begins})."""
+        """Loss of a batch (x, target) or (x, target, context), see ``data.batches.CONTEXT``."""
         x, target, context = self.check.batch(prefix, batch)
-        stream = self.streams[prefix]
+        stream, scale = self.streams[prefix], context.get("step_scale")
+        if scale is not None and stream.mode == "bptt":
+            raise ValueError("train.state.mode must not be bptt with batches that have step_scale; use reset or none.")
         state = stream.before(Recurrence(self.encoder, self.model), x, index, context.get("reset"))
-        prediction, state = self._predict(x, state, 1.0, context.get("lengths"))
+        prediction, state = self._predict(x, state, 1.0, context.get("lengths"), scale)
         stream.after(state)
         self.check.target(prefix, prediction, target)
         lengths = steps_of(x, prediction, context.get("lengths"))

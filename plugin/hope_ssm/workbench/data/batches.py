@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hope_ssm.checks import check_lengths, nearest
 
-CONTEXT = ("lengths", "reset")
+# Lengths (B,); whether a sequence begins; times (B, L) between the samples in sampling periods.
+CONTEXT = ("lengths", "reset", "step_scale")
 
 
 class FirstBatch:
@@ -35,6 +36,8 @@ class FirstBatch:
             self._check_inputs(f"the inputs of the {split} split", x)
             if more and "lengths" in more[0]:
                 check_lengths(more[0]["lengths"], *x.shape[:2])
+            if more and "step_scale" in more[0]:
+                self._check_step_scale(f"step_scale of the {split} split", more[0]["step_scale"], x)
         return x, target, more[0] if more else {}
 
     def target(self, split: str, prediction: Tensor, target: Tensor) -> None:
@@ -60,6 +63,12 @@ class FirstBatch:
         for key in batch[2] if len(batch) == 3 else ():
             if key not in CONTEXT:
                 raise ValueError(f"{wanted}; got the key {key!r}.{nearest(key, CONTEXT)}")
+
+    @staticmethod
+    def _check_step_scale(what: str, scale: Any, x: Tensor) -> None:
+        if not isinstance(scale, Tensor) or not scale.is_floating_point() or scale.shape != x.shape[:2]:
+            got = f"{scale.dtype} of shape {tuple(scale.shape)}" if isinstance(scale, Tensor) else type(scale).__name__
+            raise TypeError(f"{what} must be real numbers of shape {tuple(x.shape[:2])}; got {got}.")
 
     def _check_inputs(self, what: str, x: Tensor) -> None:
         if x.is_floating_point():

@@ -60,20 +60,27 @@ class ResidualBlock(nn.Module):
         return None
 
     def forward(
-        self, x: Tensor, state: Any = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Any = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """Map (B, L, H) to (B, L', H'), which the pool makes of it, and a state to the next."""
         y = normalize(self.norm, x, lengths) if self.prenorm else x
-        forward, state = self.layer(y, state, rate=rate, lengths=lengths)
+        scaled = {} if step_scale is None else {"step_scale": step_scale}  # which layers of others need not have
+        forward, state = self.layer(y, state, rate=rate, lengths=lengths, **scaled)
         if self.bidirectional:
             reverse, _ = self.reverse_layer(reversed_steps(y, lengths), rate=rate, lengths=lengths)
             forward = self.bidirectional_linear(torch.cat([forward, reversed_steps(reverse, lengths)], dim=-1))
         y = self.residual(x, self.drop(forward))
         return self.pool(y if self.prenorm else normalize(self.norm, y, lengths)), state
 
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, x: Tensor, state: Any, step_scale: Tensor | None = None) -> tuple[Tensor, Any]:
         """Map one step (B, H) to (B, H')."""
-        y, state = self.layer.step(self.norm(x) if self.prenorm else x, state)
+        scaled = () if step_scale is None else (step_scale,)
+        y, state = self.layer.step(self.norm(x) if self.prenorm else x, state, *scaled)
         y = self.residual(x, self.drop(y))
         return self.pool(y if self.prenorm else self.norm(y)), state
 
@@ -146,7 +153,12 @@ class SequenceModel(nn.Module):
         self.norm = make_norm(norm if prenorm else None, d)
 
     def forward(
-        self, x: Tensor, state: list[Any] | None = None, rate: float = 1.0, lengths: Tensor | None = None
+        self,
+        x: Tensor,
+        state: list[Any] | None = None,
+        rate: float = 1.0,
+        lengths: Tensor | None = None,
+        step_scale: Tensor | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Map (B, L, H) to (B, L', H'), and the states to the next ones.
 
@@ -156,17 +168,21 @@ class SequenceModel(nn.Module):
             rate: relative sampling rate.
             lengths: (B,) whole numbers if the sequences end before L. What follows does not change the outputs
                 before it, the states or the statistics of norms; the output there is 0.
+            step_scale: (B, L), times between the samples in sampling periods, where they are not all 1; see
+                ``FFTConvolution.forward``.
 
         Returns:
             (B, L', H'), and one state per layer (None without ``state``); see ``output_lengths``.
         """
         if state is not None:
             self._check_recurrent()
+        if step_scale is not None:
+            self._check_same_steps()
         states, squares = [], []
         x = self.drop(without_padding(x, lengths))
         for block, before in zip(self.layers, self._per_layer(state), strict=True):
             squares.append(self._mean_square(x, lengths))
-            x, after = block(x, before, rate=rate, lengths=lengths)
+            x, after = block(x, before, rate=rate, lengths=lengths, step_scale=step_scale)
             lengths = None if lengths is None else block.pool.output_lengths(lengths)
             states.append(after)
         if self.training and self.track_norms:
@@ -208,6 +224,13 @@ class SequenceModel(nn.Module):
                 f"Use model.{found[1]}."
             )
 
+    def _check_same_steps(self) -> None:
+        """Raise where blocks do not keep the steps and their order."""
+        for block in self.layers:
+            for option, found in (("bidirectional=true", block.bidirectional), ("a pool", block.pool.stride > 1)):
+                if found:
+                    raise ValueError(f"step_scale must be None in a model with {option}; leave out one of them.")
+
     def _per_layer(self, state: Any) -> list[Any]:
         if state is None:
             return [None] * len(self.layers)
@@ -225,12 +248,12 @@ class SequenceModel(nn.Module):
         for block in self.layers:
             block.layer.setup_step(**options)
 
-    def step(self, x: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
-        """Map one step (B, H) to (B, H'), and the states to the next ones."""
+    def step(self, x: Tensor, state: list[Any], step_scale: Tensor | None = None) -> tuple[Tensor, list[Any]]:
+        """Map one step (B, H) to (B, H'), and the states to the next ones; ``step_scale`` (B,) as in ``forward``."""
         self._check_recurrent()
         states, x = [], self.drop(x)
         for block, before in zip(self.layers, self._per_layer(state), strict=True):
-            x, after = block.step(x, before)
+            x, after = block.step(x, before, step_scale)
             states.append(after)
         return self.norm(x), states
 
