@@ -69,7 +69,7 @@ def test_essm_equals_its_definition(bidirectional):
                 lag = now - then
                 states[:, now] += kappa[s][:, lag if lag >= 0 else -lag - 1] * v[:, then]
         y[:, :, part] = 2 * states @ C[s].T + D[part] * u[:, :, part]
-    z = torch.nn.functional.gelu(torch.as_tensor(y) @ layer.mixer.weight.T)
+    z = torch.nn.functional.gelu(torch.as_tensor(y) @ layer.mixer.weight.T + layer.mixer.bias)
     exact = z * torch.sigmoid(z @ layer.gate.weight.T + layer.gate.bias)
     torch.testing.assert_close(layer(x)[0], exact, rtol=1e-11, atol=1e-11)
 
@@ -83,7 +83,20 @@ def test_essm_counts_its_parameters_and_their_rates():
         slow = next(group for group in groups if group.get("lr") == 0.001)
         assert {name.rsplit(".", 1)[-1] for name in slow["names"]} == {"B", "raw_sampling_period", "A_real", "A_imag"}
         assert slow["weight_decay"] == 0
-    assert len(list(ESSM(8, heads=1).mixer.parameters())) == 0
+    assert ESSM(8, heads=1).mixer is None
+
+
+def test_essm_begins_as_its_authors_code_does():
+    """Truncated normal numbers (at 2 deviations: variance 0.774) in B, by V* with orthogonal columns, and in C."""
+    layer = ESSM(64, heads=4, d_state=64).layer
+    assert torch.equal(layer.B[0], layer.B[3]), "every head the same"
+    assert abs(layer.B[0].std() - 0.774**0.5) < 0.03  # V* of two parts, and the real one
+    assert abs(layer.C.std() - 0.774**0.5) < 0.03
+    assert layer.C.abs().max() <= 2
+    assert torch.equal(layer.D, torch.ones(64))
+    dt = layer.kernel.sampling_period
+    assert dt.min() >= 0.001
+    assert dt.max() <= 0.1
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ BATCH, LENGTH, H = 3, 11, 4
 MADE = {
     "s5": lambda **options: S5(H, d_state=12, blocks=2, **options),
     **{d: (lambda d=d, **options: LinOSS(H, d_state=6, discretization=d, **options)) for d in DISCRETIZATIONS},
+    "real": lambda **options: LinOSS(H, d_state=6, coefficients="real", **options),
 }
 every_layer = pytest.mark.parametrize("name", MADE)
 
@@ -79,11 +80,13 @@ def test_linoss_equals_its_recurrence(discretization):
     if discretization == "damped":
         scale = 1 + dt * g
         a = np.clip(a, (np.sqrt(scale) - 1) ** 2 / dt**2, (np.sqrt(scale) + 1) ** 2 / dt**2)
-    u, C, D = x.numpy(), system.C.numpy()[0], system.D.numpy()
-    velocity = position = np.zeros((BATCH, 3))
+    u, D = x.numpy(), system.D.numpy()
+    B = system.B.numpy()[0, :3] + 1j * system.B.numpy()[0, 3:]
+    C = system.C.numpy()[0, :, :3] - 1j * system.C.numpy()[0, :, 3:]
+    velocity = position = np.zeros((BATCH, 3), complex)
     y = np.zeros_like(u)
     for t in range(LENGTH):
-        force = u[:, t] @ system.B.numpy()[0].T
+        force = u[:, t] @ B.T
         if discretization == "im":
             for k in range(3):
                 matrix = np.array([[1, dt[k] * a[k]], [-dt[k], 1]])
@@ -93,7 +96,7 @@ def test_linoss_equals_its_recurrence(discretization):
         else:
             velocity = (velocity + dt * (force - a * position)) / (1 + dt * g)
             position = position + dt * velocity
-        y[:, t] = position @ C.T + D * u[:, t]
+        y[:, t] = (position @ C.T).real + D * u[:, t]
     z = torch.nn.functional.gelu(torch.as_tensor(y))
     exact = torch.nn.functional.glu(z @ layer.gate[0].weight.T + layer.gate[0].bias)
     torch.testing.assert_close(layer(x)[0], exact, rtol=1e-11, atol=1e-11)
@@ -133,17 +136,44 @@ def test_gradients(name):
 
 
 def test_parameters_and_their_rates():
-    """S5: Λ and Δ per mode, complex B and C, D, a gate. LinOSS: a and Δ (and g) per oscillator, real B and C."""
+    """S5: Λ and Δ per mode, complex B and C, D, a gate. LinOSS: a and Δ (and g) per oscillator, complex B and C."""
     layer = S5(8, d_state=12)
     assert sum(p.numel() for p in layer.layer.parameters()) == 3 * 6 + 4 * 6 * 8 + 8
     slow = next(group for group in parameter_groups(layer) if group.get("lr") == 0.001)
     assert {name.rsplit(".", 1)[-1] for name in slow["names"]} == {"B", "raw_sampling_period", "A_real", "A_imag"}
     assert sum(p.numel() for p in S5(8, d_state=12, bidirectional=True).layer.parameters()) == 3 * 6 + 6 * 6 * 8 + 8
     for discretization, each in (("im", 2), ("imex", 2), ("damped", 3)):
-        layer = LinOSS(8, d_state=12, discretization=discretization)
-        assert sum(p.numel() for p in layer.layer.parameters()) == each * 6 + 2 * 6 * 8 + 8
+        for coefficients, parts in (("complex", 2), ("real", 1)):
+            layer = LinOSS(8, d_state=12, discretization=discretization, coefficients=coefficients)
+            assert sum(p.numel() for p in layer.layer.parameters()) == each * 6 + 2 * parts * 6 * 8 + 8
         assert not any(group.get("lr") for group in parameter_groups(layer))
     assert S5(8, lr=0).layer.B.requires_grad is False
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@torch.no_grad()
+def test_linoss_begins_as_its_authors_code_does(deterministic):
+    """a and raw uniform on [0, 1]; damped: eigenvalues uniform on the ring from 0.9 to 1, raw normal of deviation ½."""
+    layer = LinOSS(64, d_state=2000, deterministic=deterministic).layer
+    for name in ("stiffness", "raw_sampling_period"):
+        values = getattr(layer.kernel, name)
+        assert values.min() >= 0
+        assert values.max() <= 1
+        assert abs(values.mean() - 0.5) < 0.05
+        assert abs(values.std() - 12**-0.5) < 0.02
+    assert abs(layer.B.std() - (1 / 64 / 3) ** 0.5) < 0.002
+    assert abs(layer.C.std() - (1 / 1000 / 3) ** 0.5) < 0.0005
+    kernel = LinOSS(64, d_state=2000, discretization="damped", deterministic=deterministic).double().layer.kernel
+    raw = kernel.raw_sampling_period
+    assert abs(raw.mean()) < 0.06
+    assert abs(raw.std() - 0.5) < 0.05
+    square = torch.linalg.eigvals(kernel.discretized()[0].entries)[:1000].abs().square()[:, 0]
+    angle = torch.linalg.eigvals(kernel.discretized()[0].entries)[:1000, 0].angle().abs()
+    assert square.min() > 0.81 - 1e-6
+    assert square.max() < 1 + 1e-6
+    assert abs(square.mean() - 0.905) < 0.006
+    assert abs(angle.mean() - np.pi / 2) < 0.1
+    assert abs(angle.std() - np.pi / 12**0.5) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -165,5 +195,5 @@ def test_a_state_of_another_layer_is_refused():
     x = torch.zeros(2, 5, H)
     with pytest.raises(TypeError, match=r"the state must be complex of shape \(batch, 12, 1\)"):
         S5(H, d_state=12)(x, LinOSS(H, d_state=12).default_state(2))
-    with pytest.raises(ValueError, match=r"the state must be real of shape \(batch, 6, 2\)"):
+    with pytest.raises(ValueError, match=r"the state must be real of shape \(batch, 12, 2\)"):
         LinOSS(H, d_state=12)(x, LinOSS(H, d_state=6).default_state(2))

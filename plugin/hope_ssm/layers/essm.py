@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,12 +73,13 @@ class OneModeKernel(ModalKernel):
 
 
 class ESSM(SharedStateLayer):
-    """z ⊙ σ(W₂ z + b)  with  z = drop(gelu(W y)),  y = 2 C x + D ⊙ u  and  x_j = κ_j ∗ (B u)_j,
+    """z ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(W drop(y) + b)),  y = 2 C x + D ⊙ u  and  x_j = κ_j ∗ (B u)_j,
     κ_j(t) = Re[e^{λ_jΔ_jt} (e^{λ_jΔ_j} - 1)/λ_j].
 
     B and C are block-diagonal: S heads of H/S inputs and outputs and n modes each. W mixes the heads, where S > 1. The
     convolutions are one per mode, S·n in all. At the start λ is the normal part of HiPPO-LegS in every head; B is the
-    real part of V* W with W truncated normal, C truncated normal, and Δ log-uniform.
+    real part of V* Z with Z complex and both parts truncated normal, the same in every head; C is truncated normal, D
+    is 1, and Δ log-uniform.
 
     Args:
         d_model: H.
@@ -106,7 +106,7 @@ class ESSM(SharedStateLayer):
         TypeError, ValueError: sizes below 1, heads that do not divide d_model, an option that no layer has.
 
     Source: "Efficient state space model via fast tensor convolution and block diagonalization" (arXiv 2402.15290) and
-    its public code, there called LDNN. The scales of B and C at the start are ours.
+    its public code, there called LDNN.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class ESSM(SharedStateLayer):
             deterministic=deterministic, verbose=verbose,
         )  # fmt: skip
         A, _, P = legs(2 * d_state)
-        projection, width = torch.as_tensor(normal_modes(A, P)[1].real.copy()), d_model // heads
-        draws = nn.init.trunc_normal_(torch.empty(heads, 2 * d_state, width, dtype=torch.float64))
-        B = (projection @ draws / math.sqrt(width)).to(torch.get_default_dtype())
-        C = nn.init.trunc_normal_(torch.empty(heads, width, d_state)) / math.sqrt(d_state)
+        modes, width = torch.as_tensor(normal_modes(A, P)[1].conj()), d_model // heads  # V* (n, 2n)
+        draws = nn.init.trunc_normal_(torch.empty(2, 2 * d_state, width, dtype=torch.float64))
+        B = (modes @ torch.complex(*draws)).real.to(torch.get_default_dtype()).repeat(heads, 1, 1)
+        C = nn.init.trunc_normal_(torch.empty(heads, width, d_state))
         super().__init__(
-            SharedState(systems, B, C, gain=2, lr=lr, wd=wd), d_model, mixed=heads > 1, dropout=dropout,
-            tie_dropout=tie_dropout, input_memory=input_memory,
+            SharedState(systems, B, C, gain=2, lr=lr, wd=wd, D=torch.ones(d_model)), d_model, mixed=heads > 1,
+            dropout=dropout, tie_dropout=tie_dropout, input_memory=input_memory,
         )  # fmt: skip

@@ -16,8 +16,10 @@ from hope_ssm.kernels.state_space import Dense, StateSpaceKernel
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.shared_state import SharedState, SharedStateLayer
 
+COEFFICIENTS = ("complex", "real")
 DISCRETIZATIONS = ("im", "imex", "damped")
-MARGIN = 1e-6  # of uniform numbers from 0 and 1, whose logits are taken
+MARGIN = 1e-6  # of uniform numbers from 0 and 1, whose quantiles of the normal distribution are taken
+LEAST_RADIUS = 0.9  # of the eigenvalues at the start of damped oscillators
 
 
 class OscillatorKernel(StateSpaceKernel):
@@ -30,11 +32,13 @@ class OscillatorKernel(StateSpaceKernel):
     | damped | y' ← (y' + Δ (u - a y)) / (1 + Δ g), then y ← y + Δ y' |
 
     a = max(raw, 0) and g = max(raw, 0). For imex and damped Δ²a is kept between (√S - 1)² and (√S + 1)², S = 1 + Δg,
-    where both eigenvalues have the modulus 1/√S: beyond 4 imex would explode. At the start a, Δ and g are uniform on
-    [0, 1].
+    where both eigenvalues have the modulus 1/√S: beyond 4 imex would explode. At the start a is uniform on [0, 1] and
+    Δ = σ(raw) with raw uniform on [0, 1]. For damped, raw is normal with deviation ½, and a and g are such that the
+    eigenvalues r e^{±iθ} are uniform on the ring 0.9 ≤ r ≤ 1:  g = (1/r² - 1)/Δ,  a = (1 + r² - 2r cos θ)/(rΔ)².
 
     Args:
         discretization: see above.
+        copies: how many times the features repeat their oscillators; a, Δ and g are those of d_model/copies features.
         **shared: see ``SequenceKernel``.
 
     Source: see ``LinOSS``.
@@ -52,25 +56,31 @@ class OscillatorKernel(StateSpaceKernel):
     stiffness: Tensor
     damping: Tensor
 
-    def __init__(self, *, discretization: str = "imex", **shared: Any) -> None:
+    def __init__(self, *, discretization: str = "imex", copies: int = 1, **shared: Any) -> None:
         super().__init__(**shared)
         self.n, self.discretization = 2, check_choice("discretization", discretization, DISCRETIZATIONS)
-        self.register("raw_sampling_period", torch.logit(self._uniform(), eps=MARGIN))
-        self.register("stiffness", self._uniform())
+        count = self.d_model // copies
+        raw, stiffness = self._uniform(count), self._uniform(count)
         if self.discretization == "damped":
-            self.register("damping", self._uniform())
+            raw = torch.special.ndtri(raw.clamp(MARGIN, 1 - MARGIN)) / 2
+            dt, theta = torch.sigmoid(raw), math.pi * stiffness
+            square = LEAST_RADIUS**2 + (1 - LEAST_RADIUS**2) * self._uniform(count)
+            stiffness = (1 + square - 2 * square.sqrt() * torch.cos(theta)) / (square * dt.square())
+            self.register("damping", (1 / square - 1) / dt)
+        self.register("raw_sampling_period", raw)
+        self.register("stiffness", stiffness)
         C = torch.tensor([0.0, 1.0]).expand(self.channels, self.d_model, 2)
         self.register_buffer("C", C.to(torch.get_default_dtype()).clone(), persistent=False)
 
-    def _uniform(self) -> Tensor:
-        """Numbers (H,) uniform on (0, 1); evenly spaced when deterministic."""
+    def _uniform(self, count: int) -> Tensor:
+        """Numbers uniform on (0, 1); evenly spaced when deterministic."""
         if self.deterministic:
-            return (torch.arange(self.d_model, dtype=torch.float64) + 0.5) / self.d_model
-        return torch.rand(self.d_model, dtype=torch.float64)
+            return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        return torch.rand(count, dtype=torch.float64)
 
     def transformed(self, raw: Tensor) -> Tensor:
-        """Δ = σ(raw)."""
-        return torch.sigmoid(raw)
+        """Δ = σ(raw) of every feature."""
+        return self.per_feature(torch.sigmoid(raw))
 
     def outputs(self) -> Tensor:
         """(0, 1) for every feature, (C, H, 2), float64."""
@@ -78,12 +88,14 @@ class OscillatorKernel(StateSpaceKernel):
 
     def discretized(self, rate: float = 1.0) -> tuple[Dense, Tensor]:
         """(Ā, B̄ (H, 2)), float64."""
-        dt, a = self.periods(rate).squeeze(-1), self.stiffness.double().clamp(min=0)
+        dt, a = self.periods(rate).squeeze(-1), self.per_feature(self.stiffness.double().clamp(min=0))
         if self.discretization == "im":
             kept = 1 / (1 + dt * dt * a)
             rows = [torch.stack([kept, -dt * a * kept], -1), torch.stack([dt * kept, kept], -1)]
             return Dense(torch.stack(rows, -2)), torch.stack([dt * kept, dt * dt * kept], -1)
-        scale = 1 + dt * self.damping.double().clamp(min=0) if self.discretization == "damped" else torch.ones_like(dt)
+        scale = torch.ones_like(dt)
+        if self.discretization == "damped":
+            scale = 1 + dt * self.per_feature(self.damping.double().clamp(min=0))
         square = (dt * dt * a).clamp((scale.sqrt() - 1).square(), (scale.sqrt() + 1).square())
         rows = [torch.stack([1 / scale, -square / (dt * scale)], -1), torch.stack([dt / scale, 1 - square / scale], -1)]
         return Dense(torch.stack(rows, -2)), torch.stack([dt / scale, dt * dt / scale], -1)
@@ -94,14 +106,16 @@ class OscillatorKernel(StateSpaceKernel):
 
 
 class LinOSS(SharedStateLayer):
-    """(W₁ z + b₁) ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(y)),  y = C x + D ⊙ u  and oscillators  x'' = -a x - g x' + B u.
+    """(W₁ z + b₁) ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(y)),  y = Re C x + D ⊙ u  and  x'' = -a x - g x' + B u.
 
-    All features force p = n/2 oscillators, and all of them read their positions: B (p, H) and C (H, p) are real and
-    dense. B begins uniform up to ±1/√H, C up to ±1/√p.
+    All features force p = n/2 oscillators, and all of them read their positions: B (p, H) and C (H, p) are complex and
+    dense, and so are the positions. The real and the imaginary part of each number of B begin uniform up to ±1/√H,
+    those of C up to ±1/√p. B has the rows of Re B and then those of Im B, C the columns of Re C and then of -Im C.
 
     Args:
         d_model: H.
-        d_state: n, even.
+        d_state: n, even; with complex coefficients the state has 2n real numbers.
+        coefficients: ``"complex"``, or ``"real"`` for real B, C and positions, half of their numbers (ours).
         discretization: ``"im"``, ``"imex"`` or ``"damped"``, see ``OscillatorKernel``; the first two are LinOSS-IM and
             LinOSS-IMEX, the last D-LinOSS.
         bidirectional: whether the same responses also run backwards, without parameters of their own (ours).
@@ -122,8 +136,8 @@ class LinOSS(SharedStateLayer):
         TypeError, ValueError: sizes below 1, an odd d_state, an option that no layer has.
 
     Source: Rusch, Rus, "Oscillatory State-Space Models", ICLR 2025 (arXiv 2410.03943); Boyer, Rusch, Rus, "Learning to
-    Dissipate Energy in Oscillatory State-Space Models" (arXiv 2505.12171) for the damping and the range of a. The start
-    of g is ours.
+    Dissipate Energy in Oscillatory State-Space Models" (arXiv 2505.12171) for the damping and the range of a; the
+    starts are those of the authors' public code.
     """
 
     def __init__(
@@ -132,6 +146,7 @@ class LinOSS(SharedStateLayer):
         *,
         d_state: int = 64,
         discretization: str = "imex",
+        coefficients: str = "complex",
         bidirectional: bool = False,
         dropout: float | None = 0.0,
         tie_dropout: bool | None = False,
@@ -150,13 +165,14 @@ class LinOSS(SharedStateLayer):
         if check_positive_integer("d_state", d_state) % 2:
             raise ValueError(f"d_state of linoss must be even, two numbers an oscillator; got {d_state}.")
         self.check_idle("linoss", idle, verbose)
+        parts = 2 if check_choice("coefficients", coefficients, COEFFICIENTS) == "complex" else 1
         systems = FFTConvolution(
-            d_state // 2, OscillatorKernel, discretization=discretization, bidirectional=bidirectional,
-            feedthrough=False, lr=lr, wd=wd, l_max=l_max, drop_kernel=drop_kernel, convolution=convolution,
-            frequency_filter=frequency_filter, deterministic=deterministic, verbose=verbose,
+            parts * d_state // 2, OscillatorKernel, discretization=discretization, copies=parts,
+            bidirectional=bidirectional, feedthrough=False, lr=lr, wd=wd, l_max=l_max, drop_kernel=drop_kernel,
+            convolution=convolution, frequency_filter=frequency_filter, deterministic=deterministic, verbose=verbose,
         )  # fmt: skip
-        B = (2 * torch.rand(1, d_state // 2, d_model) - 1) / math.sqrt(d_model)
-        C = (2 * torch.rand(1, d_model, d_state // 2) - 1) / math.sqrt(d_state // 2)
+        B = (2 * torch.rand(1, parts * d_state // 2, d_model) - 1) / math.sqrt(d_model)
+        C = (2 * torch.rand(1, d_model, parts * d_state // 2) - 1) / math.sqrt(d_state // 2)
         super().__init__(
             SharedState(systems, B, C, gain=1, lr=lr, wd=wd), d_model, whole_glu=True, dropout=dropout,
             tie_dropout=tie_dropout, input_memory=input_memory,

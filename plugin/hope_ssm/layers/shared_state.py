@@ -35,11 +35,22 @@ class SharedState(ModuleWithOptions):
         B: at the start, (S, N/S, H/S).
         C: at the start, (S, H/S, M/S), see ``output_matrix``.
         gain: g.
+        D: at the start, (H,); None: normal numbers.
         lr: learning rates; the key B or a number rules B.
         wd: weight decays, likewise.
     """
 
-    def __init__(self, convolution: FFTConvolution, B: Tensor, C: Tensor, *, gain: float, lr: Rates, wd: Rates) -> None:
+    def __init__(
+        self,
+        convolution: FFTConvolution,
+        B: Tensor,
+        C: Tensor,
+        *,
+        gain: float,
+        lr: Rates,
+        wd: Rates,
+        D: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.convolution, self.gain = convolution, gain
         self.heads, self.d_output = len(B), len(B) * B.shape[-1]
@@ -52,7 +63,7 @@ class SharedState(ModuleWithOptions):
             self.parameter_options["B"] = {key: value for key, value in given.items() if value is not None}
             self.register_parameter("B", nn.Parameter(B))
         self.C = nn.Parameter(C)
-        self.D = nn.Parameter(torch.randn(self.d_output))
+        self.D = nn.Parameter(torch.randn(self.d_output) if D is None else D)
 
     @property
     def kernel(self) -> nn.Module:
@@ -101,12 +112,12 @@ class SharedState(ModuleWithOptions):
 
 
 class SharedStateLayer(nn.Module):
-    """z ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(W y))  and y of a ``SharedState``; or (W₁ z + b₁) ⊙ σ(W₂ z + b₂).
+    """z ⊙ σ(W₂ z + b₂)  with  z = drop(gelu(W drop(y) + b))  and y of a ``SharedState``; or (W₁ z + b₁) ⊙ σ(W₂ z + b₂).
 
     Args:
         system: see there.
         d_model: H.
-        mixed: whether there is a W; otherwise it is the identity.
+        mixed: whether there are W and b; otherwise that is z = drop(gelu(y)).
         whole_glu: whether there are W₁ and b₁.
         dropout: see ``make_dropout``; on gelu's outputs.
         tie_dropout: see there.
@@ -127,7 +138,7 @@ class SharedStateLayer(nn.Module):
         super().__init__()
         self.d_model = self.d_output = d_model
         self.layer: Any = with_input_memory(system, input_memory, d_model)
-        self.mixer: nn.Module = nn.Linear(d_model, d_model, bias=False) if mixed else nn.Identity()
+        self.mixer: nn.Module | None = nn.Linear(d_model, d_model) if mixed else None
         self.drop = make_dropout(dropout, tie_dropout)
         self.whole_glu = whole_glu
         self.gate: nn.Module = make_linear(d_model, d_model, "glu") if whole_glu else nn.Linear(d_model, d_model)
@@ -156,7 +167,8 @@ class SharedStateLayer(nn.Module):
         return self._pointwise(y), state
 
     def _pointwise(self, y: Tensor) -> Tensor:
-        z = self.drop(nn.functional.gelu(self.mixer(y)))
+        y = y if self.mixer is None else self.mixer(self.drop(y))
+        z = self.drop(nn.functional.gelu(y))
         return self.gate(z) if self.whole_glu else z * torch.sigmoid(self.gate(z))
 
     def setup_step(self, **options: Any) -> None:
