@@ -45,6 +45,7 @@ def main(arguments: list[str]) -> int:
             path.write_text(text, encoding="utf-8")
         for name in protocol_runs.TASKS:
             protocol_page.picture(name)
+        protocol_page.memory_picture()
     return 0
 
 

@@ -1,9 +1,11 @@
-"""Tables, statistics and pictures of docs/results.md from the stored runs of its protocol."""
+"""Tables, statistics and pictures of docs/results.md and README from the stored runs of the protocol."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +174,28 @@ def picture(name: str) -> None:
     figure.supylabel(f"validation {task.metric}", fontsize=9)
     figure.tight_layout()
     figure.savefig(protocol_runs.STORE / name / "curves.png", dpi=80)
+
+
+def memory_picture(name: str = "short-tail", rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160) -> None:
+    """Draw README's picture from the models in the table, where their run directories are at hand."""
+    from hope_ssm.figures.memory_experiment import Setting, energy_to_come
+    from hope_ssm.figures.memory_picture import draw
+    from hope_ssm.workbench.evaluation import load
+
+    complete, _ = results(protocol_runs.TASKS[name], stored(name))
+    table_rows = []
+    for row in rows:
+        runs = complete.get(row, [])
+        places = [protocol_runs.directory_of(name, "table", row, run["settings"], int(run["seed"])) for run in runs]
+        if not places or not all(place.is_dir() for place in places):
+            return
+        models = [load(place).model for place in places]
+        energy = [energy_to_come([block.layer.layer.kernel for block in m.layers], 512) for m in models]
+        curves = [[float(value) for value in run["curve"].split()] for run in runs]
+        table_rows.append(Setting(row, [], curves=curves, energy=energy))
+    with tempfile.TemporaryDirectory() as folder:
+        draw(table_rows, gap, Path(folder) / "memory.png")
+        shutil.copyfile(Path(folder) / "memory.png", README.with_name("docs") / "memory-experiment.png")
 
 
 def page(text: str, table: Callable[[str], str] = table) -> str:
