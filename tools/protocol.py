@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> int:
             path.write_text(text, encoding="utf-8")
         for name in protocol_runs.TASKS:
             protocol_page.picture(name)
-        protocol_page.memory_picture()
+            if name == protocol_page.IN_README:
+                protocol_page.memory_picture()
     return 0
 
 

@@ -14,6 +14,7 @@ import protocol_runs
 from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+IN_README = "short-tail"
 MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
 
@@ -176,14 +177,14 @@ def picture(name: str) -> None:
     figure.savefig(protocol_runs.STORE / name / "curves.png", dpi=80)
 
 
-def memory_picture(name: str = "short-tail", rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160) -> None:
-    """Draw README's picture from the models in the table, where their run directories are at hand."""
+def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160) -> None:
+    """Draw README's picture from the models in the table ``IN_README``, where their run directories are at hand."""
     from hope_ssm.figures.memory_experiment import Setting, energy_to_come
     from hope_ssm.figures.memory_picture import draw
     from hope_ssm.workbench.evaluation import load
 
+    name, table_rows = IN_README, []
     complete, _ = results(protocol_runs.TASKS[name], stored(name))
-    table_rows = []
     for row in rows:
         runs = complete.get(row, [])
         places = [protocol_runs.directory_of(name, "table", row, run["settings"], int(run["seed"])) for run in runs]
