@@ -143,10 +143,10 @@ def chosen(task: Task, records: list[Record], row: str) -> str | None:
     for record in records:
         if record["stage"] == "choice" and record["row"] == row and record["settings"] in settings:
             found[record["settings"]][int(record["seed"])] = float(record["validation"])
-    if any(set(values) != set(CHOOSING) for values in found.values()):
+    if any(not set(CHOOSING) <= set(values) for values in found.values()):
         return None
     best = max if task.metric == "accuracy" else min
-    return best(found, key=lambda one: statistics.fmean(found[one].values()))
+    return best(found, key=lambda one: statistics.fmean(found[one][seed] for seed in CHOOSING))
 
 
 def lacking(name: str, rows: Sequence[str] | None = None) -> list[Run]:
@@ -249,9 +249,9 @@ def append(name: str, record: Record) -> None:
     """Append one run to the stored file."""
     path = STORE / name / "runs.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerow(record)

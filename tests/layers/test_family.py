@@ -81,7 +81,7 @@ def test_essm_counts_its_parameters_and_their_rates():
         assert sum(p.numel() for p in layer.layer.parameters()) == 2 * 6 * 8 + 3 * 12 + 8
         groups = parameter_groups(layer)
         slow = next(group for group in groups if group.get("lr") == 0.001)
-        assert {name.rsplit(".", 1)[-1] for name in slow["names"]} == {"B", "raw_sampling_period", "A_real", "A_imag"}
+        assert {n.rsplit(".", 1)[-1] for n in slow["names"]} == {"B", "raw_sampling_period", "A_real", "A_imag", "D"}
         assert slow["weight_decay"] == 0
     assert ESSM(8, heads=1).mixer is None
 

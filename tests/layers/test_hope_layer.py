@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 
 import pytest
 import torch
@@ -173,16 +174,19 @@ def test_a_compiled_layer_says_that_it_does_not_look_at_the_first_sequences(capl
 def windows_of_one_process(rank, folder):
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.manual_seed(rank)
-    layer = torch.nn.parallel.DistributedDataParallel(HopeLayer(4, d_state=8))
+    frozen = {"lr": {"dt": 0}} if folder.name == "frozen" else {}
+    layer = torch.nn.parallel.DistributedDataParallel(HopeLayer(4, d_state=8, **frozen), broadcast_buffers=False)
     layer(torch.randn(1, (300, 4000)[rank], 4)).sum().backward()
     torch.save(layer.module.state_dict(), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    os._exit(0)  # gloo's threads sometimes never end
 
 
 @pytest.mark.slow
-def test_processes_agree_on_the_windows_of_their_longest_sequences(tmp_path):
-    torch.multiprocessing.spawn(windows_of_one_process, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("period", ["trained", "frozen"])
+def test_processes_agree_on_the_windows_of_their_longest_sequences(period, tmp_path):
+    (folder := tmp_path / period).mkdir()
+    torch.multiprocessing.spawn(windows_of_one_process, (folder,), nprocs=2)
+    first, second = (torch.load(folder / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     layer = HopeLayer(4, d_state=8)
     layer.load_state_dict(first)
@@ -204,3 +208,36 @@ def test_three_levels_at_the_beginning_of_ten_thousand_steps_are_read_at_their_e
         torch.nn.functional.cross_entropy(answers, levels).backward()
         optimizer.step()
     assert (answers.argmax(1) == levels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda layer: layer(torch.randn(2, 4, 900)), "must have shape"),
+        (lambda layer: layer(torch.randn(2, 900, 4), rate=-1.0), "rate must be"),
+        (lambda layer: layer(torch.randn(2, 900, 4), torch.tensor([1, 901])), "lengths must be"),
+    ],
+    ids=["axes", "rate", "lengths"],
+)
+def test_a_first_call_that_is_refused_settles_nothing(call, sentence):
+    layer = HopeLayer(4, d_state=8)
+    before = longest_window(layer)
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        call(layer)
+    layer(torch.randn(0, 700, 4))
+    assert longest_window(layer) == before
+    layer(torch.randn(2, 900, 4), torch.tensor([100, 50]))
+    assert longest_window(layer) < 4000, "padding is no length"
+
+
+@pytest.mark.parametrize("cast", [lambda layer: layer, lambda layer: layer.double(), lambda layer: layer.bfloat16()])
+def test_windows_that_were_trained_or_set_before_the_first_call_stay(cast):
+    moved, fresh = cast(HopeLayer(4, d_state=8)), cast(HopeLayer(4, d_state=8))
+    with torch.no_grad():
+        moved.block.layer.kernel.raw_sampling_period.add_(1)
+    before = longest_window(moved)
+    dtype = next(moved.parameters()).dtype
+    for layer in (moved, fresh):
+        layer(torch.randn(1, 5000, 4, dtype=dtype))
+    assert longest_window(moved) == before
+    assert longest_window(fresh) > 5000

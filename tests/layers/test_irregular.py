@@ -19,8 +19,6 @@ FAMILY = {
     "s5": lambda: S5(H, d_state=8),
     "essm": lambda: ESSM(H, heads=2, d_state=3),
     "linoss-im": lambda: LinOSS(H, d_state=6, discretization="im"),
-    "linoss-imex": lambda: LinOSS(H, d_state=6, discretization="imex"),
-    "d-linoss": lambda: LinOSS(H, d_state=6, discretization="damped"),
     "memory": lambda: HopeLayer(H, kernel="s4d", d_state=6, input_memory={"size": 3}).block,
 }  # fmt: skip
 LENGTHS = pytest.mark.parametrize("length", [1, 2, 7, 16, 33])
@@ -104,6 +102,27 @@ def test_gradients_reach_everything(make):
     assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
+@EVERY
+@torch.no_grad()
+def test_nothing_grows_over_a_thousand_steps_of_all_lengths(make):
+    """Every scheme that takes step_scale is stable for any order of steps, which each step's stability does not say."""
+    layer = make().double().eval()
+    x = torch.zeros(1, 1000, H, dtype=torch.float64)
+    x[:, 0] = 1
+    y = layer(x, step_scale=0.05 + 4 * torch.rand(1, 1000, dtype=torch.float64))[0]
+    assert y[:, 500:].abs().max() <= 2 * y[:, :100].abs().max() + 1
+
+
+@torch.no_grad()
+def test_a_traced_scan_holds_for_its_length():
+    layer = convolution("s4d").eval()
+    traced = torch.jit.trace(
+        lambda x, scale: layer(x, step_scale=scale)[0], (torch.randn(2, 8, H), torch.ones(2, 8)), check_trace=False
+    )
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        traced(torch.randn(2, 16, H), torch.ones(2, 16))
+
+
 def test_two_short_steps_of_silence_are_one_long_one():
     """With the exact hold the state decays by elapsed time alone, however it is cut."""
     layer = convolution("s4d").double()
@@ -118,11 +137,14 @@ def test_two_short_steps_of_silence_are_one_long_one():
     ("make", "scale", "sentence"),
     [
         (lambda: HopeLayer(H), torch.ones(B, 5), "step_scale must be None with the hope kernel.*use s4d"),
+        (lambda: LinOSS(H, d_state=6), torch.ones(B, 5), "the linoss kernel.*or linoss with discretization=im"),
+        (lambda: LinOSS(H, d_state=6, discretization="damped"), torch.ones(B, 5), "the linoss kernel"),
+        (lambda: convolution("s4d"), [1.0] * 5, r"must be a tensor of the shape \(3, 5\).*got list"),
         (lambda: convolution("s4"), torch.ones(B, 5), "step_scale must be None with the s4 kernel"),
         (lambda: convolution("s4d", bidirectional=True), torch.ones(B, 5), "bidirectional"),
-        (lambda: convolution("s4d", l_max=3), torch.ones(B, 5), "must not be longer than l_max=3; got 5"),
+        (lambda: convolution("s4d", l_max=3), torch.ones(B, 5), "must not be longer than l_max=3 at rate 1; got 5"),
         (lambda: convolution("s4d", drop_kernel=0.1), torch.ones(B, 5), "drop_kernel must be 0 with step_scale"),
-        (lambda: convolution("s4d"), torch.ones(B, 4), r"must have the shape \(3, 5\).*got \(3, 4\)"),
+        (lambda: convolution("s4d"), torch.ones(B, 4), r"must be a tensor of the shape \(3, 5\).*got \(3, 4\)"),
         (lambda: convolution("s4d"), torch.zeros(B, 5), "finite and above 0; got 0.0"),
         (lambda: convolution("s4d"), torch.full((B, 5), torch.nan), "finite and above 0; got nan"),
     ],

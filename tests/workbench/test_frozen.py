@@ -21,6 +21,16 @@ def test_what_is_named_stays_and_the_rest_trains(tmp_path):
         assert torch.equal(value, before[name]) != name.startswith("decoder"), name
 
 
+def test_batch_norms_of_frozen_parts_keep_their_statistics(tmp_path):
+    config, run = compose([*TINY, "kernel=hope", "model.norm=batch", "train.frozen=[model.layers.0]"]), tmp_path / "run"
+    before = build(config)[0].state_dict()
+    train(config, run, callbacks=[])
+    after = load(run).state_dict()
+    same = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert {name for name in after if name.startswith("model.layers.0.")} <= same
+    assert not {name for name in after if name.startswith("model.norm.running")} & same
+
+
 def test_single_parameters(tmp_path):
     task, _ = build(compose([*TINY, "kernel=hope", "train.frozen=[encoder.weight]"]))
     assert [name for name, parameter in task.named_parameters() if not parameter.requires_grad] == ["encoder.weight"]

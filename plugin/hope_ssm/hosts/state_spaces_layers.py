@@ -27,6 +27,8 @@ class _Layer(SequenceModule):
         self, x: Tensor, state: Any = None, rate: float = 1.0, lengths: Any = None, **unused: Any
     ) -> tuple[Tensor, Any]:
         """Map (B, L, H), or (B, H, L) if ``transposed``, to the same order of axes, and a state to the next."""
+        if unused.get("step_scale") is not None:
+            raise ValueError("step_scale must be None in the host; the layers of hope_ssm.layers take it.")
         x = x.transpose(-1, -2) if self.transposed else x
         y, state = self.layer(x, state=state, rate=rate, lengths=lengths if isinstance(lengths, Tensor) else None)
         return (y.transpose(-1, -2) if self.transposed else y), state

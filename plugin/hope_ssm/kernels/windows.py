@@ -56,6 +56,7 @@ class WindowedKernel(SequenceKernel):
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
         self.awaits_length = self._unsaid = False
+        self._begun: dict[str, Tensor] = {}  # what the length rules, as it began; empty where it is said
         self._longest: float = 0  # of the sequences that the windows were compared with; infinite after a warning
 
     def starts(self, horizon: int | None) -> dict[str, Tensor]:
@@ -79,34 +80,46 @@ class WindowedKernel(SequenceKernel):
         """Register every one of these parameters."""
         for name, start in starts.items():
             self.register(name, start)
+        if self.awaits_length:
+            self._begun = {name: getattr(self, name).detach().clone() for name in starts}
 
     @torch.no_grad()
     def set_length(self, length: int) -> None:
         """Draw the windows anew for sequences of ``length`` steps, if neither horizon nor l_max has said it."""
         if self.awaits_length:
-            self.awaits_length = self._unsaid = False
+            self._settle()
             self._longest = 0
             for name, start in self.starts(length).items():
                 getattr(self, name).copy_(start)
 
+    def _settle(self) -> None:
+        """Nothing is awaited from now on."""
+        self.awaits_length = self._unsaid = False
+        self._begun = {}
+
     def suit_first(self, length: int) -> None:
         """Let the windows suit the first training sequences, of ``length`` steps, if nothing else has said a length.
 
-        In a process group they suit the longest of all processes, and are those of its first process: every process
-        must make its first call with sequences.
+        Windows that are no longer as they began, trained or set by hand, stay. In a process group they suit the longest
+        of all processes, and are those of its first process: every process must make its first call with sequences.
         """
         if not self.awaits_length:
             return
-        parameter = next(self.parameters(), None)
-        together = parameter is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if together:
-            steps = torch.tensor(length, device=parameter.device)
-            dist.all_reduce(steps, dist.ReduceOp.MAX)
-            length = int(steps)
+        begun = {name: (getattr(self, name).detach(), start) for name, start in self._begun.items()}
+        moved = any(value.is_meta or not torch.equal(value, start.to(value)) for value, start in begun.values())
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if together:  # others have their first values from the first process
+            device = next(iter(begun.values()))[0].device
+            longest, of_first = torch.tensor(length, device=device), torch.tensor(int(moved), device=device)
+            dist.all_reduce(longest, dist.ReduceOp.MAX)
+            dist.broadcast(of_first, 0)
+            length, moved = int(longest), bool(of_first)
+        if moved:
+            self.awaits_length = False
+            return
         self.set_length(length)
-        if together:
-            for value in self.parameters():
-                dist.broadcast(value.data, 0)
+        for value, _ in begun.values() if together else ():
+            dist.broadcast(value, 0)
         self._say(f"{self.name}: the windows suit {length} steps, as the first sequences have; horizon says it before.")
 
     def heard(self, length: int, rate: float = 1.0) -> None:
@@ -149,5 +162,5 @@ class WindowedKernel(SequenceKernel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(name.startswith(prefix) for name in state_dict):
-            self.awaits_length = self._unsaid = False  # the parameters say all
+            self._settle()  # the parameters say all
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -92,7 +92,8 @@ class ESSM(SharedStateLayer):
         dt_max: greatest initial Δ; None means 0.1.
         dt_transform: see ``SequenceKernel``; None means ``"exp"``.
         lr: learning rates with the keys dt, A and B, or one number; a missing or null key means 0.001, the published.
-        wd: weight decays, likewise; C has the optimizer's.
+            D has that of dt, C the optimizer's.
+        wd: weight decays, likewise; C and D have none.
         l_max: cut the kernels at this length; None: as long as the input.
         drop_kernel: dropout on the samples of the kernels.
         convolution: see ``FFTConvolution``.
@@ -149,7 +150,10 @@ class ESSM(SharedStateLayer):
         draws = nn.init.trunc_normal_(torch.empty(2, 2 * d_state, width, dtype=torch.float64))
         B = (modes @ torch.complex(*draws)).real.to(torch.get_default_dtype()).repeat(heads, 1, 1)
         C = nn.init.trunc_normal_(torch.empty(heads, width, d_state))
+        options = {"C": {"weight_decay": 0.0}, "D": {"weight_decay": 0.0}}
+        if rate := OptimizerOption(("dt",)).of(lr):  # type: ignore[arg-type]
+            options["D"]["lr"] = rate
         super().__init__(
-            SharedState(systems, B, C, gain=2, lr=lr, wd=wd, D=torch.ones(d_model)), d_model, mixed=heads > 1,
-            dropout=dropout, tie_dropout=tie_dropout, input_memory=input_memory,
+            SharedState(systems, B, C, gain=2, lr=lr, wd=wd, D=torch.ones(d_model), options=options), d_model,
+            mixed=heads > 1, dropout=dropout, tie_dropout=tie_dropout, input_memory=input_memory,
         )  # fmt: skip

@@ -123,7 +123,7 @@ class FFTConvolution(nn.Module):
                 the one after the last step of each.
             step_scale: (B, L), above 0, for samples at irregular times: sample t comes so many sampling periods after
                 the one before. A scan in place of the convolution, with a kernel whose steps are diagonal matrices or
-                2 × 2 (s4d, s4d-real, stable; the layers s5, essm, linoss).
+                2 × 2 (s4d, s4d-real, stable; the layers s5, essm, linoss by ``im``).
 
         Returns:
             (B, L, C·H), and the next state or None.
@@ -166,20 +166,20 @@ class FFTConvolution(nn.Module):
     def _irregular(
         self, x: Tensor, state: Tensor | None, rate: float, lengths: Tensor | None, step_scale: Tensor
     ) -> tuple[Tensor, Tensor | None]:
+        rate, x = check_positive_number("rate", rate), with_its_length(x)
         batch, length = x.shape[:2]
         self._check_irregular(step_scale, (batch, length))
-        if self.l_max is not None and self.l_max < length:
+        if self.l_max is not None and round(self.l_max / rate) < length:
             raise ValueError(
-                f"sequences with step_scale must not be longer than l_max={self.l_max}; got {length} steps. "
-                "Use l_max=null or shorter chunks."
+                f"sequences with step_scale must not be longer than l_max={self.l_max} at rate {rate:g}; got {length} "
+                "steps. Use l_max=null or shorter chunks."
             )
+        u, step_scale = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x)), step_scale.to(x.device)
         if lengths is not None:
             beyond = torch.arange(length, device=x.device) >= lengths.to(x.device).unsqueeze(-1)
             step_scale = step_scale.masked_fill(beyond, 1.0)
-        scale = check_step_scale(step_scale) * check_positive_number("rate", rate)
         start = self.kernel.default_state(batch) if state is None else state
-        u = without_padding(x, lengths).transpose(1, 2).to(working_dtype(x))
-        y, after = self.kernel.irregular(u, scale, start, lengths)
+        y, after = self.kernel.irregular(u, check_step_scale(step_scale).double() * rate, start, lengths)
         y = y + u.unsqueeze(1) * self.D.unsqueeze(-1).to(u.dtype)
         return y.permute(0, 3, 1, 2).flatten(2).to(x.dtype), None if state is None else after
 
@@ -188,13 +188,14 @@ class FFTConvolution(nn.Module):
         if not getattr(self.kernel, "stepwise", False):
             raise ValueError(
                 f"step_scale must be None with the {getattr(self.kernel, 'name', 'present')} kernel, whose steps have "
-                "one length; use s4d, s4d-real or stable, or the layers s5, essm or linoss."
+                "one length; use s4d, s4d-real or stable, or the layers s5, essm, or linoss with discretization=im."
             )
         self._check_steps("step_scale")
         if self.training and self.drop_kernel.p > 0:
             raise ValueError("drop_kernel must be 0 with step_scale, where no kernel is sampled; use dropout.")
-        if tuple(step_scale.shape) != shape:
-            raise ValueError(f"step_scale must have the shape {shape} of the steps; got {tuple(step_scale.shape)}.")
+        if not isinstance(step_scale, Tensor) or tuple(step_scale.shape) != shape:
+            got = tuple(step_scale.shape) if isinstance(step_scale, Tensor) else type(step_scale).__name__
+            raise ValueError(f"step_scale must be a tensor of the shape {shape} of the steps; got {got}.")
 
     def _convolved(self, u: Tensor, k: Tensor, rate: float) -> Tensor:
         """(B, H, L), (2C or C, H, K) to (B, C, H, L)."""
@@ -283,7 +284,7 @@ class FFTConvolution(nn.Module):
             y, state = self.kernel.step(x, state)
         else:
             self._check_irregular(step_scale, tuple(x.shape[:1]))
-            y, state = self.kernel.step(x, state, check_step_scale(step_scale))
+            y, state = self.kernel.step(x, state, check_step_scale(step_scale.to(x.device)))
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:

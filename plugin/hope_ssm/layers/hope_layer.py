@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hope_ssm.checks import check_lengths, check_positive_number
 from hope_ssm.kernels.windows import WindowedKernel
-from hope_ssm.layers.padding import without_padding
+from hope_ssm.layers.padding import check_input, without_padding
 from hope_ssm.layers.s4block import S4Block
 from hope_ssm.ops.transforms import recorded, transformed
 
@@ -63,18 +64,23 @@ class HopeLayer(nn.Module):
             (B, L, H); with ``state`` the pair of it and the state after the last step of each sequence.
         """
         if self.training and self._awaits_length:
-            self._suit_first(math.ceil(x.shape[1] * rate) if state is None else None)
+            self._suit_first(x, lengths, state, rate)
         y, after = self.block(without_padding(x, lengths), state, rate, lengths, step_scale)
         y = without_padding(y, lengths)
         return y if state is None else (y, after)
 
-    def _suit_first(self, length: int | None) -> None:
-        """The first training call settles the windows: for its whole sequences of ``length`` steps, or as they are."""
-        if torch.is_grad_enabled() and length != 0 and not transformed() and not recorded():
-            self._awaits_length = False
-            for part in filter(_awaits_length, self.block.modules()):
-                if length is not None:
-                    part.suit_first(length)
+    def _suit_first(self, x: Tensor, lengths: Tensor | None, state: Tensor | None, rate: float) -> None:
+        """The first training call settles the windows: for its longest whole sequence, or as they are."""
+        if recorded() or transformed() or not torch.is_grad_enabled():
+            return
+        check_input(x, "batch", "length", self.block.d_model)
+        if 0 in x.shape:
+            return
+        longest = x.shape[1] if lengths is None else int(check_lengths(lengths, *x.shape[:2]).max())
+        steps = math.ceil(longest * check_positive_number("rate", rate))
+        self._awaits_length = False
+        for part in filter(_awaits_length, self.block.modules()) if state is None else ():
+            part.suit_first(steps)
 
     def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H), and the state to the next one; ``step_scale`` (B,) as in ``forward``."""

@@ -19,6 +19,7 @@ from hope_ssm.layers.shared_state import SharedState, SharedStateLayer
 COEFFICIENTS = ("complex", "real")
 DISCRETIZATIONS = ("im", "imex", "damped")
 MARGIN = 1e-6  # of uniform numbers from 0 and 1, whose quantiles of the normal distribution are taken
+PLASTIC = 1.2207440846057596  # x⁴ = x + 1: its powers make points that fill a cube evenly
 LEAST_RADIUS = 0.9  # of the eigenvalues at the start of damped oscillators
 
 
@@ -45,7 +46,6 @@ class OscillatorKernel(StateSpaceKernel):
     """
 
     name = "linoss"
-    stepwise = True
     optimizer_options = {  # noqa: RUF012
         "raw_sampling_period": OptimizerOption(("dt", "sampling_period")),
         "stiffness": OptimizerOption(("A",)),
@@ -59,12 +59,13 @@ class OscillatorKernel(StateSpaceKernel):
     def __init__(self, *, discretization: str = "imex", copies: int = 1, **shared: Any) -> None:
         super().__init__(**shared)
         self.n, self.discretization = 2, check_choice("discretization", discretization, DISCRETIZATIONS)
+        self.stepwise = discretization == "im"  # of the others steps of two lengths can grow together, each alone not
         count = self.d_model // copies
-        raw, stiffness = self._uniform(count), self._uniform(count)
+        raw, stiffness = self._uniform(count, 0), self._uniform(count, 1)
         if self.discretization == "damped":
             raw = torch.special.ndtri(raw.clamp(MARGIN, 1 - MARGIN)) / 2
             dt, theta = torch.sigmoid(raw), math.pi * stiffness
-            square = LEAST_RADIUS**2 + (1 - LEAST_RADIUS**2) * self._uniform(count)
+            square = LEAST_RADIUS**2 + (1 - LEAST_RADIUS**2) * self._uniform(count, 2)
             stiffness = (1 + square - 2 * square.sqrt() * torch.cos(theta)) / (square * dt.square())
             self.register("damping", (1 / square - 1) / dt)
         self.register("raw_sampling_period", raw)
@@ -72,10 +73,10 @@ class OscillatorKernel(StateSpaceKernel):
         C = torch.tensor([0.0, 1.0]).expand(self.channels, self.d_model, 2)
         self.register_buffer("C", C.to(torch.get_default_dtype()).clone(), persistent=False)
 
-    def _uniform(self, count: int) -> Tensor:
-        """Numbers uniform on (0, 1); evenly spaced when deterministic."""
+    def _uniform(self, count: int, axis: int) -> Tensor:
+        """Numbers uniform on (0, 1); when deterministic, one of three coordinates of points that fill a cube evenly."""
         if self.deterministic:
-            return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+            return (0.5 + torch.arange(count, dtype=torch.float64) * PLASTIC ** -(axis + 1)) % 1
         return torch.rand(count, dtype=torch.float64)
 
     def transformed(self, raw: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class SharedState(ModuleWithOptions):
         C: at the start, (S, H/S, M/S), see ``output_matrix``.
         gain: g.
         D: at the start, (H,); None: normal numbers.
+        options: of the optimizer, for C and D, by name; what is absent is the global one.
         lr: learning rates; the key B or a number rules B.
         wd: weight decays, likewise.
     """
@@ -50,6 +51,7 @@ class SharedState(ModuleWithOptions):
         lr: Rates,
         wd: Rates,
         D: Tensor | None = None,
+        options: Mapping[str, dict[str, float]] | None = None,
     ) -> None:
         super().__init__()
         self.convolution, self.gain = convolution, gain
@@ -62,6 +64,7 @@ class SharedState(ModuleWithOptions):
         else:
             self.parameter_options["B"] = {key: value for key, value in given.items() if value is not None}
             self.register_parameter("B", nn.Parameter(B))
+        self.parameter_options.update(options or {})
         self.C = nn.Parameter(C)
         self.D = nn.Parameter(torch.randn(self.d_output) if D is None else D)
 

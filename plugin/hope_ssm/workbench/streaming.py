@@ -38,6 +38,7 @@ class Recurrence:
 
     encoder: nn.Module
     model: Any
+    irregular: bool = False  # whether the batch has step_scale
 
     def default_state(self, *batch_shape: int) -> list[Any]:
         """Return the backbone's zero state."""
@@ -104,6 +105,11 @@ class Stream:
             )
         if reset:
             self.restart()
+        if self.mode == "bptt" and model.irregular:
+            raise ValueError(
+                "train.state.mode must not be bptt, which hears earlier batches again at equal steps, with batches "
+                "that have step_scale; use reset or tbptt."
+            )
         if self.mode == "bptt":
             state = model.default_state(len(x))
             if any(len(chunk) < len(x) for chunk in self.memory):

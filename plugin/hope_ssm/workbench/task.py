@@ -27,6 +27,10 @@ class NonFiniteLossError(RuntimeError):
     """The training loss became infinite or NaN; the message names the layer."""
 
 
+def _is_part(name: str, parts: Sequence[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
 def freeze(task: nn.Module, parts: Sequence[str]) -> None:
     """Train no parameter whose name is one of ``parts`` or begins with one and a dot.
 
@@ -42,7 +46,7 @@ def freeze(task: nn.Module, parts: Sequence[str]) -> None:
                 f"got {part!r}.{nearest(part, known)}"
             )
     for name, parameter in task.named_parameters():
-        if any(name == part or name.startswith(f"{part}.") for part in parts):
+        if _is_part(name, parts):
             parameter.requires_grad_(False)
     if parts and not any(parameter.requires_grad for parameter in task.parameters()):
         raise ValueError(f"train.frozen must leave parameters to train; {', '.join(parts)} are all of them.")
@@ -82,6 +86,14 @@ class SequenceTask(pl.LightningModule):
         self.check = FirstBatch(task["loss"], d_input, d_output, n_tokens)
         self.streams = streams(config["train"].get("state"))
         freeze(self, config["train"].get("frozen") or ())
+
+    def train(self, mode: bool = True) -> SequenceTask:
+        """Set the training mode; batch norms of frozen parts keep their statistics."""
+        super().train(mode)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm1d) and _is_part(name, self.config["train"].get("frozen") or ()):
+                module.eval()
+        return self
 
     def forward(
         self,
@@ -155,9 +167,8 @@ class SequenceTask(pl.LightningModule):
         """Loss of a batch (x, target) or (x, target, context), see ``data.batches.CONTEXT``."""
         x, target, context = self.check.batch(prefix, batch)
         stream, scale = self.streams[prefix], context.get("step_scale")
-        if scale is not None and stream.mode == "bptt":
-            raise ValueError("train.state.mode must not be bptt with batches that have step_scale; use reset or none.")
-        state = stream.before(Recurrence(self.encoder, self.model), x, index, context.get("reset"))
+        recurrence = Recurrence(self.encoder, self.model, scale is not None)
+        state = stream.before(recurrence, x, index, context.get("reset"))
         prediction, state = self._predict(x, state, 1.0, context.get("lengths"), scale)
         stream.after(state)
         self.check.target(prefix, prediction, target)
@@ -237,7 +248,7 @@ class SequenceTask(pl.LightningModule):
 
         handles = [module.register_forward_hook(watch(name)) for name, module in self.named_modules() if name]
         try:
-            self(x, lengths=lengths)
+            self(x, lengths=lengths, step_scale=(context or {}).get("step_scale"))
         finally:
             for handle in handles:
                 handle.remove()

@@ -51,7 +51,7 @@ class FirstBatch:
             self.seen.add(split)
 
     def _check_parts(self, split: str, batch: Any) -> None:
-        wanted = f'a batch of the {split} split must be (x, y) or (x, y, {{"lengths": …}})'
+        wanted = f'a batch of the {split} split must be (x, y) or (x, y, {{"lengths": …, "step_scale": …}})'
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             got = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
             raise TypeError(f"{wanted}; got {got}.")

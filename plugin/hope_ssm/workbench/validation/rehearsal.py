@@ -165,8 +165,10 @@ def _predict(task: Any, data: DataModule, device: torch.device) -> None:
         try:
             x, target = x.to(device), target.to(device)
             task.to(device).eval()
-            state = stream.before(Recurrence(task.encoder, task.model), x, 0, context.get("reset"))
-            prediction, _ = task._predict(x, state, 1.0, lengths, context.get("step_scale"))
+            scale = context.get("step_scale")
+            recurrence = Recurrence(task.encoder, task.model, scale is not None)
+            state = stream.before(recurrence, x, 0, context.get("reset"))
+            prediction, _ = task._predict(x, state, 1.0, lengths, scale)
             task.check.target("train", prediction, target)
             for measure in (task.loss, *task.metrics.values()):
                 measure(prediction, target, steps_of(x, prediction, lengths))
