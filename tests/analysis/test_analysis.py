@@ -67,7 +67,7 @@ def test_reduce_writes_a_run_like_any_other(run, hope, tmp_path):
     ("arguments", "message"),
     [
         (["--tolerance", "0"], "--tolerance must be a finite number above 0; got 0"),
-        (["--d-state", "9"], "states must be at most 8, what the kernel has; got 9"),
+        (["--d-state", "9"], "d_state must be at most 8, what the kernel has; got 9"),
         (["--d-state", "0"], "--d-state must be a whole number of at least 1; got 0"),
     ],
 )

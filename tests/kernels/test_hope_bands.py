@@ -100,7 +100,7 @@ def test_inspection_and_reduction():
     seen = view(kernel, 500)
     sampled = hankel_singular_values(kernel(L=500)[0][..., 1:])[..., :N].detach()
     assert (seen.singular_values - sampled).abs().max() < 1e-6 * sampled.max()
-    small, found = reduce_kernel(kernel, states=7)
+    small, found = reduce_kernel(kernel, d_state=7)
     assert (found.measured <= found.certificate + 1e-9).all()
     difference = torch.fft.rfft(small.double()(L=500)[0] - kernel(L=500)[0], n=4096).abs().amax(-1)
     assert (difference <= found.certificate * (1 + 1e-6) + 1e-5).all()

@@ -29,7 +29,7 @@ def test_the_steps_tell_the_state_space(name, channels):
     torch.testing.assert_close(response, kernel(L=60)[0], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", [{"states": 6}, {"tolerance": 0.5}])
+@pytest.mark.parametrize("options", [{"d_state": 6}, {"tolerance": 0.5}])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_error_is_within_the_certificate(name, channels, options):
@@ -54,7 +54,7 @@ def test_the_error_is_within_the_certificate(name, channels, options):
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_matrices_are_those_of_the_steps(name):
     """With orthonormal states, poles inside the circle, and a real state of as many numbers as were asked for."""
-    reduced, _ = reduce_kernel(make(name, channels=2), states=6)
+    reduced, _ = reduce_kernel(make(name, channels=2), d_state=6)
     A, B, C, D = reduced.matrices()
     stepped = stepped_system(reduced)
     for ours, theirs in zip((A, B, C, D), (stepped.A, stepped.B, stepped.C, stepped.D), strict=True):
@@ -83,7 +83,7 @@ def test_every_kernel_can_keep_all_its_states():
     """Poles that are all equal (hope's), and modes that are far from orthogonal (those of S4)."""
     for name in KERNELS:
         kernel = make(name)
-        reduced, report = reduce_kernel(kernel, states=16)
+        reduced, report = reduce_kernel(kernel, d_state=16)
         torch.testing.assert_close(reduced(L=100)[0], kernel(L=100)[0], rtol=0, atol=1e-7)
         assert (report.measured <= 1e-8 * report.largest).all()
 
@@ -105,14 +105,14 @@ def test_the_certificate_holds_of_what_is_stored_in_float32(name, tolerance):
 @pytest.mark.parametrize("name", KERNELS)
 def test_half_of_the_states_are_a_smaller_model_with_a_smaller_state(name):
     kernel = registry.get(name)(d_model=4, d_state=64, verbose=False)
-    reduced, report = reduce_kernel(kernel, states=30)
+    reduced, report = reduce_kernel(kernel, d_state=30)
     assert report.orders.tolist() == [30] * 4
     assert sum(p.numel() for p in reduced.parameters()) == 4 * 61 < sum(p.numel() for p in kernel.parameters())
     assert reduced.d_state == 4 * 30
 
 
 def test_training_a_reduced_kernel_changes_all_of_it_and_keeps_it_stable():
-    reduced, _ = reduce_kernel(make("hope"), states=6)
+    reduced, _ = reduce_kernel(make("hope"), d_state=6)
     before = {name: value.clone() for name, value in reduced.named_parameters()}
     optimizer = torch.optim.SGD(reduced.parameters(), lr=0.1)
     for _ in range(5):
@@ -130,11 +130,11 @@ def test_hope_is_reduced_alike_at_every_sampling_period():
         kernel = make("hope", dt_min=dt, dt_max=dt)
         with torch.no_grad():
             kernel.markov_parameters.copy_(torch.tensor(np.random.default_rng(0).standard_normal((1, 3, 16))))
-        reports.append(reduce_kernel(kernel, states=7)[1])
+        reports.append(reduce_kernel(kernel, d_state=7)[1])
     for report in reports[1:]:
         torch.testing.assert_close(report.measured, reports[0].measured, rtol=1e-6, atol=0)
     kernel = make("hope", dt_min=0.5, dt_max=0.5)
-    reduced, report = reduce_kernel(kernel, states=7)
+    reduced, report = reduce_kernel(kernel, d_state=7)
     difference = kernel(L=4096, rate=2)[0] - reduced(L=4096, rate=2)[0]
     sampled = torch.fft.rfft(difference).abs()[0].amax(-1).detach()
     torch.testing.assert_close(sampled, report.measured, rtol=2e-2, atol=1e-6)
@@ -142,7 +142,7 @@ def test_hope_is_reduced_alike_at_every_sampling_period():
 
 def test_float32_is_good_to_rounding():
     kernel = make("hope", n=32).float()
-    reduced, report = reduce_kernel(kernel, states=16)
+    reduced, report = reduce_kernel(kernel, d_state=16)
     assert {p.dtype for p in reduced.parameters()} == {torch.float32}
     assert (report.measured <= report.certificate).all()
 
@@ -154,7 +154,7 @@ def test_a_longer_memory_of_fewer_states_than_asked_for():
         kernel.C[..., 1:, :] = 0
         kernel.C[..., 0, :] = 1
         kernel.A_imag[:] = 1.0
-    _, report = reduce_kernel(kernel, states=9)
+    _, report = reduce_kernel(kernel, d_state=9)
     assert report.orders.tolist() == [2, 2, 2]
     assert (report.measured < 1e-6 * report.largest).all()
 
@@ -164,11 +164,11 @@ def test_a_longer_memory_of_fewer_states_than_asked_for():
     [
         ({"tolerance": 0}, ValueError, "tolerance must be a finite number above 0; got 0"),
         ({"tolerance": float("nan")}, ValueError, "tolerance must be a finite number above 0; got nan"),
-        ({"states": 0}, ValueError, "states must be a whole number of at least 1; got 0"),
-        ({"states": 17}, ValueError, "states must be at most 16, what the kernel has; got 17"),
-        ({"states": 2.5}, TypeError, "states must be a whole number"),
-        ({}, ValueError, "either a tolerance or states must be given; got tolerance=None, states=None"),
-        ({"tolerance": 1, "states": 1}, ValueError, "either a tolerance or states"),
+        ({"d_state": 0}, ValueError, "d_state must be a whole number of at least 1; got 0"),
+        ({"d_state": 17}, ValueError, "d_state must be at most 16, what the kernel has; got 17"),
+        ({"d_state": 2.5}, TypeError, "d_state must be a whole number"),
+        ({}, ValueError, "either a tolerance or d_state must be given; got tolerance=None, d_state=None"),
+        ({"tolerance": 1, "d_state": 1}, ValueError, "either a tolerance or d_state"),
         ({"tolerance": 1e-15}, ValueError, "tolerance must leave room for rounding to torch.float64, .* Ask for more"),
     ],
 )
@@ -179,16 +179,16 @@ def test_bad_requests(options, error, message):
 
 def test_kernels_that_cannot_be_reduced():
     with pytest.raises(NotImplementedError, match="no recurrent mode"):
-        reduce_kernel(registry.get("conv")(d_model=2, l_max=4), states=1)
+        reduce_kernel(registry.get("conv")(d_model=2, l_max=4), d_state=1)
     with pytest.raises(NotImplementedError, match="must have step and default_state to be a state space; Linear"):
-        reduce_kernel(torch.nn.Linear(1, 1), states=1)
+        reduce_kernel(torch.nn.Linear(1, 1), d_state=1)
     kernel = make("hope")
     kernel.markov_parameters.data[:] = 0
     with pytest.raises(ValueError, match="must have a memory to reduce"):
-        reduce_kernel(kernel, states=1)
+        reduce_kernel(kernel, d_state=1)
     kernel.markov_parameters.data[:] = torch.nan
     with pytest.raises(ValueError, match="must be finite"):
-        reduce_kernel(kernel, states=1)
+        reduce_kernel(kernel, d_state=1)
     with pytest.raises(
         ValueError, match="d_state of reduced must be even, because its sections have two states; got 3"
     ):

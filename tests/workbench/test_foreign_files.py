@@ -47,7 +47,7 @@ def test_a_stored_function_is_not_called(foreign, tmp_path):
     for call in (
         lambda: evaluate(foreign),
         lambda: evaluate(foreign, overrides=["dataset.l_noise=8"]),
-        lambda: reduce_run(foreign, tmp_path / "reduced", states=2),
+        lambda: reduce_run(foreign, tmp_path / "reduced", d_state=2),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -60,7 +60,7 @@ def test_a_function_that_is_given_again_or_trusted_is_called(foreign, tmp_path):
     for call in (
         lambda: evaluate(foreign, overrides=[f"dataset._target_={__name__}.tempting"]),
         lambda: evaluate(foreign, trust=True),
-        lambda: reduce_run(foreign, tmp_path / "reduced", states=2, trust=True),
+        lambda: reduce_run(foreign, tmp_path / "reduced", d_state=2, trust=True),
     ):
         CALLED.clear()
         with pytest.raises(RuntimeError, match="called"):
@@ -101,7 +101,7 @@ def test_no_code_in_a_checkpoint_is_run(force, tmp_path, monkeypatch):
             lambda path: read_checkpoint(path, "RUN"),
             load,
             evaluate,
-            lambda path: reduce_run(path, tmp_path / "out", states=2),
+            lambda path: reduce_run(path, tmp_path / "out", d_state=2),
         ):
             with pytest.raises(ValueError, match="cannot be read"):
                 call(tmp_path / name)

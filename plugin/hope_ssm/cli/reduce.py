@@ -14,7 +14,7 @@ from hope_ssm.workbench.evaluation import SPLITS
 if TYPE_CHECKING:
     from hope_ssm.kernels.reduced import Reduction
 
-HEADINGS = ("layer", "d_state", "orders", "their sum", "certificate / σ₁", "H∞ error / σ₁")
+HEADINGS = ("layer", "d_state", "reduced to", "their sum", "certificate / σ₁", "H∞ error / σ₁")
 
 
 def run(arguments: list[str]) -> int:
@@ -23,7 +23,8 @@ def run(arguments: list[str]) -> int:
         prog="hope reduce",
         description="Reduce the kernels of a trained model by balanced truncation. The certificate, twice the sum of "
         "the Hankel singular values left out and what rounding adds, bounds the H∞ error of every system; the measured "
-        "error is beside it.",
+        "error is beside it. What it saves is state, and time of a step: r states need 2r + 1 numbers per feature, more than "
+        "HOPE has unless r is below half of its d_state.",
     )
     parser.add_argument("run", help="a run directory, or a checkpoint of hope train or of state-spaces/s4")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -65,7 +66,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _reduce_checkpoint(
-    checkpoint: dict[str, Any], out: Path, tolerance: float | None, states: int | None, trust: bool
+    checkpoint: dict[str, Any], out: Path, tolerance: float | None, d_state: int | None, trust: bool
 ) -> None:
     """Reduce one of state-spaces/s4: metrics by the host, where it is; the time of the steps of the kernels alone."""
     from hope_ssm.hosts import checkpoints, reduction
@@ -74,7 +75,7 @@ def _reduce_checkpoint(
 
     before = checkpoints.kernels(checkpoint)
     at_first = reduction.evaluate(checkpoint, trust)
-    small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, states)
+    small, after, layers = reduction.reduce_checkpoint(checkpoint, before, out, tolerance, d_state)
     pairs = [(kernel.float().eval(), after[name].float().eval()) for name, kernel in before.items()]
     each = [{**parameters(*pair), **sizes(pair[0].d_model, *pair)} for pair in pairs]
     of_all = {key: tuple(float(sum(pair)) for pair in zip(*(one[key] for one in each), strict=True)) for key in each[0]}
@@ -112,7 +113,7 @@ def _print(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    print("(orders: least … median … most of the layer's features; the last two columns: the worst of them)\n")
+    print("(reduced to: least … median … most of the layer's features; the last two columns: the worst of them)\n")
     at_first, at_last = metrics or ({}, {})
     for name in sorted(at_first):
         print(f"{name:<24} {at_first[name]:.4f} → {at_last[name]:.4f}")
@@ -121,3 +122,5 @@ def _print(
     ):  # fmt: skip
         if key in measured:
             print("{:<24} {:.0f} → {:.0f}".format(heading, *measured[key]))
+    if "parameters" in measured and measured["parameters"][1] >= measured["parameters"][0]:
+        print("It has no fewer parameters: r states need 2r + 1 numbers per feature. It saves state and time of a step.")

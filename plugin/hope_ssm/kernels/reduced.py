@@ -193,13 +193,13 @@ class Reduction:
     measured: Tensor
 
 
-def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int | None) -> Tensor:
+def chosen_orders(singular_values: Tensor, tolerance: float | None, d_state: int | None) -> Tensor:
     """The order of every system, by a tolerance (of its certificate, over its σ_1) or one number for all.
 
     Args:
         singular_values: (H, n).
         tolerance: above 0, or None.
-        states: at least 1, or None.
+        d_state: at least 1, or None.
 
     Returns:
         (H,), at least 1.
@@ -207,20 +207,20 @@ def chosen_orders(singular_values: Tensor, tolerance: float | None, states: int 
     Raises:
         TypeError, ValueError: both or neither; more states than there are.
     """
-    if (tolerance is None) == (states is None):
-        raise ValueError(f"either a tolerance or states must be given; got tolerance={tolerance}, states={states}.")
+    if (tolerance is None) == (d_state is None):
+        raise ValueError(f"either a tolerance or d_state must be given; got tolerance={tolerance}, d_state={d_state}.")
     n = singular_values.shape[-1]
     if tolerance is not None:
         return smallest_orders(singular_values, tolerance).clamp(min=1)
-    if check_positive_integer("states", states) > n:
-        raise ValueError(f"states must be at most {n}, what the kernel has; got {states}.")
+    if check_positive_integer("d_state", d_state) > n:
+        raise ValueError(f"d_state must be at most {n}, what the kernel has; got {d_state}.")
     there = (singular_values > 1e-13 * singular_values[..., :1]).sum(-1)
-    return there.clamp(min=1, max=states)
+    return there.clamp(min=1, max=d_state)
 
 
 @torch.no_grad()
 def reduce_kernel(
-    kernel: nn.Module, tolerance: float | None = None, states: int | None = None
+    kernel: nn.Module, tolerance: float | None = None, d_state: int | None = None
 ) -> tuple[ReducedKernel, Reduction]:
     """Return the kernel of balanced truncations of all systems of a recurrent kernel, and how good they are.
 
@@ -230,7 +230,7 @@ def reduce_kernel(
     Args:
         kernel: recurrent; it stays as it is.
         tolerance: bound of the certificate over σ_1, for every system; or
-        states: r for every system.
+        d_state: r for every system.
 
     Raises:
         ValueError: neither or both, bad numbers, an unstable kernel, or a tolerance that rounding exceeds.
@@ -239,7 +239,7 @@ def reduce_kernel(
     sigma = state_space_singular_values(full)
     if not (sigma[:, 0] > 0).all():
         raise ValueError("every system must have a memory to reduce; got one whose Hankel singular values are all 0.")
-    orders = chosen_orders(sigma, tolerance, states)
+    orders = chosen_orders(sigma, tolerance, d_state)
     parts = [balanced_truncation(full[i], int(r)) for i, r in enumerate(orders)]
     parameter = next(iter(kernel.state_dict().values()))
     made = ReducedKernel(

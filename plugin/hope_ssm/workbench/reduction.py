@@ -68,7 +68,7 @@ def reduce_run(
     run: str | os.PathLike,
     out: str | os.PathLike,
     tolerance: float | None = None,
-    states: int | None = None,
+    d_state: int | None = None,
     checkpoint: str = "best",
     split: str = "test",
     trust: bool = False,
@@ -82,7 +82,7 @@ def reduce_run(
         run: a run directory, or a checkpoint of hope train.
         out: the new run directory.
         tolerance: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
-        states: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
+        d_state: see ``hope_ssm.kernels.reduced.reduce_kernel``; the same for all layers.
         checkpoint: ``"best"`` or ``"last"``.
         split: ``"test"`` or ``"val"``, for the metrics before and after.
         trust: call the function of its own that the run names as ``dataset._target_``.
@@ -97,7 +97,7 @@ def reduce_run(
     before = evaluate(path, split=split, trust=trust)
     config = saved["hyper_parameters"]["config"]
     found = kernels(task)
-    made = {name: reduce_kernel(kernel, tolerance, states) for name, kernel in found.items()}
+    made = {name: reduce_kernel(kernel, tolerance, d_state) for name, kernel in found.items()}
     n = max(kernel.n for kernel, _ in made.values())
     kernel = type(next(iter(found.values())))
     config = {
