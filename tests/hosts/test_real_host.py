@@ -5,11 +5,13 @@ Runs when STATE_SPACES_HOME names a checkout; see conftest.py.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from distributions import add_distribution
 from host_output import DONE, groups
 
 DELAY = ["pipeline=delay", "dataset.l_seq=64", "dataset.l_lag=16", "dataset.n_train=16", "dataset.n_eval=8"]
@@ -187,3 +189,12 @@ def test_the_hosts_own_kernels_are_bit_identical(host):
     runs = [host.python("-c", textwrap.dedent(code).replace("{plugin}", plugin)) for plugin in ("True", "False")]
     assert all(run.returncode == 0 for run in runs), runs[0].stderr + runs[1].stderr
     assert runs[0].stdout == runs[1].stdout
+
+
+def test_a_kernel_of_another_package(host, tmp_path):
+    """The line of docs/kernel.md: +kernel= takes what an entry point declares."""
+    page = (Path(__file__).parents[2] / "docs" / "kernel.md").read_text(encoding="utf-8")
+    site = add_distribution(tmp_path / "site", "average-kernel", "average = average_kernel:ExponentialAverage")
+    (site / "average_kernel.py").write_text(re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1])
+    said = host.train(tmp_path / "run", *DELAY, "+kernel=average", path=(site,))
+    assert DONE in said

@@ -8,21 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from distributions import add_distribution
+
 OURS = "Entry"
 
 
 def result(done) -> dict:
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def add_distribution(directory: Path, name: str, entry_points: str) -> Path:
-    """Write the metadata of an installed distribution with entry points; return its directory."""
-    info = directory / f"{name.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[state_spaces.kernels]\n{textwrap.dedent(entry_points).strip()}\n")
-    return directory
 
 
 @pytest.fixture

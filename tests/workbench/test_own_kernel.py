@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -21,23 +22,30 @@ else:
 
 PAGE = (Path(__file__).parents[2] / "docs" / "kernel.md").read_text(encoding="utf-8")
 CODE = re.search(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
-PROJECT = tomllib.loads(re.sub("^    ", "", re.search(r"^    \[build-system\](.|\n)*?(?=^\S)", PAGE, re.MULTILINE)[0],
-                               flags=re.MULTILINE))  # fmt: skip
+LINES = re.search(r"^    \[build-system\](.|\n)*?(?=^\S)", PAGE, re.MULTILINE)[0]
+TOML = re.sub("^    ", "", LINES, flags=re.MULTILINE)
+PROJECT = tomllib.loads(TOML)
 
 
 @pytest.fixture
 def installed(tmp_path):
-    """The package of the page on a path, with the metadata that an installation writes."""
+    """The Python of a new environment into which pip has installed the package of the page, over this suite's own."""
+    pytest.importorskip("pip")
+    project = tmp_path / "project"
+    project.mkdir()
     (name,) = PROJECT["tool"]["setuptools"]["py-modules"]
-    (tmp_path / f"{name}.py").write_text(CODE)
-    project = PROJECT["project"]
-    info = tmp_path / f"{name}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    ((group, points),) = project["entry-points"].items()
-    listed = "\n".join(f"{key} = {value}" for key, value in points.items())
-    (info / "entry_points.txt").write_text(f"[{group}]\n{listed}\n")
-    return tmp_path
+    (project / f"{name}.py").write_text(CODE)
+    (project / "pyproject.toml").write_text(TOML)
+    venv.create(tmp_path / "environment")
+    python = tmp_path / "environment" / "bin" / "python"
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    ours = sysconfig.get_path("purelib")
+    Path(packages, "of_the_suite.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    subprocess.run(
+        [python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", project], check=True
+    )
+    return python
 
 
 def test_the_kernel_is_one_system_in_all_its_ways(monkeypatch):
@@ -59,17 +67,13 @@ def test_the_kernel_is_one_system_in_all_its_ways(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_sweep_picks_it_up(installed):
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-
+def test_a_sweep_picks_it_up(installed, tmp_path):
     def hope(*arguments):
         code = "import sys; from hope_ssm.cli.main import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=installed, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([installed, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert re.search(r"^ema .* moving average .* ema-kernel$", hope("kernels"), re.MULTILINE)
-    hope("train", "-m", *TINY, "kernel=ema,hope", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
-    assert re.search(r"^EMA +1 ", hope("report", "sweep"), re.MULTILINE)
+    assert re.search(r"^average .* moving average .* average-kernel$", hope("kernels"), re.MULTILINE)
+    hope("train", "-m", *TINY, "kernel=average,hope", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    assert re.search(r"^Average +1 ", hope("report", "sweep"), re.MULTILINE)
