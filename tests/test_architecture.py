@@ -66,6 +66,7 @@ OPS = {
     "workers": set(),
     "grouped_convolution": {"workers"},
     "circular_convolution": set(),
+    "scan": set(),
     "long_convolution": {"grouped_convolution", "transforms"},
 }
 # Of the folders of the workbench: which of its other modules they may import.

@@ -124,7 +124,7 @@ def test_what_the_file_of_a_layer_sets_for_s4_is_said_once_with_the_mend(host, c
     for _ in range(2):
         host["model"](d_model=3, layer={"_name_": "s4", **HOPE, **OF_S4})
     (said,) = [record.getMessage() for record in caplog.records if "mode=hope" in record.getMessage()]
-    assert "mode=hope keeps what the host's layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. " in said
+    assert "mode=hope keeps what the file of the layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. " in said
     assert "Put +kernel=hope (or model/layer=hope) in its place" in said
     caplog.clear()
     for layer in (HOPE | OF_S4 | {"dt_min": None, "dt_max": None}, OF_S4 | {"mode": "lru"}, HOPE | {"dt_min": 0.01}):

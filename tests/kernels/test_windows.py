@@ -10,6 +10,7 @@ import torch
 
 from hope_ssm import checks, registry
 from hope_ssm.workbench.configuration import compose
+from hope_ssm.workbench.training import build as build_task
 
 FAMILY = pytest.mark.parametrize("name", ["hope", "hope-bands"])
 
@@ -100,3 +101,18 @@ def test_the_class_alone_is_the_recommended_kernel(name):
     alone = registry.get(name)(d_model=6, horizon=layer["horizon"], verbose=False)
     for key, value in alone.state_dict().items():
         assert torch.equal(value, configured.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["pipeline=noisy-digits", "model=s4", "model.layer.mode=hope"], 1),
+        (["pipeline=noisy-digits", "model=s4", "kernel=hope"], 0),
+        (["pipeline=noisy-digits", "model=s4", "kernel=hope", "model.layer.dt_min=0.001", "model.layer.dt_max=0.1"], 0),
+        (["pipeline=noisy-digits", "model=s4", "model.layer.mode=s4d"], 0),
+    ],
+)
+def test_the_workbench_says_once_what_mode_alone_keeps_of_s4(options, said, log):
+    build_task(compose(options))
+    kept = "mode=hope keeps what the file of the layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. Put kernel=hope "
+    assert [kept in record.message for record in log.records if "mode=" in record.message] == [True] * said

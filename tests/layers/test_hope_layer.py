@@ -219,7 +219,7 @@ def test_three_levels_at_the_beginning_of_ten_thousand_steps_are_read_at_their_e
     ],
     ids=["axes", "rate", "lengths"],
 )
-def test_a_first_call_that_is_refused_settles_nothing(call, sentence):
+def test_a_first_call_that_is_refused_sets_nothing(call, sentence):
     layer = HopeLayer(4, d_state=8)
     before = longest_window(layer)
     with pytest.raises((TypeError, ValueError), match=sentence):

@@ -23,8 +23,8 @@ def run(arguments: list[str]) -> int:
         prog="hope reduce",
         description="Reduce the kernels of a trained model by balanced truncation. The certificate, twice the sum of "
         "the Hankel singular values left out and what rounding adds, bounds the H∞ error of every system; the measured "
-        "error is beside it. What it saves is state, and time of a step: r states need 2r + 1 numbers per feature, more than "
-        "HOPE has unless r is below half of its d_state.",
+        "error is beside it. What it saves is state, and time of a step: r states need 2r + 1 numbers per feature, "
+        "more than HOPE has unless r is below half of its d_state.",
     )
     parser.add_argument("run", help="a run directory, or a checkpoint of hope train or of state-spaces/s4")
     how = parser.add_mutually_exclusive_group(required=True)
@@ -123,4 +123,4 @@ def _print(
         if key in measured:
             print("{:<24} {:.0f} → {:.0f}".format(heading, *measured[key]))
     if "parameters" in measured and measured["parameters"][1] >= measured["parameters"][0]:
-        print("It has no fewer parameters: r states need 2r + 1 numbers per feature. It saves state and time of a step.")
+        print("It has no fewer parameters: r states need 2r + 1 numbers per feature. It saves state and steps.")

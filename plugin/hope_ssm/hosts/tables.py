@@ -14,15 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hope_ssm.checks import log_once, nearest
+from hope_ssm.kernels.settings_of_s4 import say_what_is_of_s4
 
 _logger = logging.getLogger("hope_ssm")
 
 KERNELS = {"src.models.sequence.kernels": "registry", "models.s4.s4": "kernel_registry"}
 # Modules that may have taken the first of these tables before it was replaced, and its name there.
 _USERS = ("src.models.sequence.kernels.fftconv", "src.models.sequence.modules.s4nd")
-# What the host's own file of an S4 layer sets, for S4 and not for HOPE; the rate of Δt that it sets is HOPE's own too.
-_OF_S4 = {"n_ssm": 1, "dt_min": 0.001, "dt_max": 0.1}
-_HOPE = ("hope", "hankel", "hope-bands")
 
 
 class Kernels(dict):
@@ -100,7 +98,7 @@ def build(name: str, target: Any, *args: Any, **options: Any) -> Any:
     wanted = list(asked(plain(options), tables))
     for kernel, layer in wanted:
         _check_range(kernel, layer, tables)
-        _say_what_is_of_s4(kernel, layer)
+        say_what_is_of_s4(kernel, layer, plus="+")
     if isinstance(target, str):
         module, _, attribute = target.rpartition(".")
         target = getattr(importlib.import_module(module), attribute)
@@ -147,18 +145,3 @@ def _check_range(kernel: str, layer: Mapping[str, Any], tables: list[Mapping[str
             f"{' and '.join(missing)} of the host's kernel {kernel!r} must be numbers above 0; got null, which is "
             f"HOPE's. kernel={kernel} swaps the kernel with its own range and initialization."
         )
-
-
-def _say_what_is_of_s4(kernel: str, layer: Mapping[str, Any]) -> None:
-    """Log once if HOPE got its range of Δt from the host's file of an S4 layer, where ``mode`` alone was asked for."""
-    forced = [f"{key}={value}" for key, value in _OF_S4.items() if layer.get(key) == value]
-    if kernel not in _HOPE or not {f"dt_min={_OF_S4['dt_min']}", f"dt_max={_OF_S4['dt_max']}"} <= set(forced):
-        return
-    group = "hope-bands" if kernel == "hope-bands" else "hope"
-    mend = f"+kernel={group}" + (" (or model/layer=hope)" if group == "hope" else "")
-    log_once(
-        _logger,
-        logging.WARNING,
-        f"mode={kernel} keeps what the host's layer sets for S4: {', '.join(forced)}. Put {mend} in its place for "
-        "HOPE's own settings: windows that suit the length of the sequences, and one Δt per feature.",
-    )

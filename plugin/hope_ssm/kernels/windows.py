@@ -87,12 +87,12 @@ class WindowedKernel(SequenceKernel):
     def set_length(self, length: int) -> None:
         """Draw the windows anew for sequences of ``length`` steps, if neither horizon nor l_max has said it."""
         if self.awaits_length:
-            self._settle()
+            self._end_waiting()
             self._longest = 0
             for name, start in self.starts(length).items():
                 getattr(self, name).copy_(start)
 
-    def _settle(self) -> None:
+    def _end_waiting(self) -> None:
         """Nothing is awaited from now on."""
         self.awaits_length = self._unsaid = False
         self._begun = {}
@@ -162,5 +162,5 @@ class WindowedKernel(SequenceKernel):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if any(name.startswith(prefix) for name in state_dict):
-            self._settle()  # the parameters say all
+            self._end_waiting()  # the parameters say all
         super()._load_from_state_dict(state_dict, prefix, *args)

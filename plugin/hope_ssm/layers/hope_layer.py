@@ -70,7 +70,7 @@ class HopeLayer(nn.Module):
         return y if state is None else (y, after)
 
     def _suit_first(self, x: Tensor, lengths: Tensor | None, state: Tensor | None, rate: float) -> None:
-        """The first training call settles the windows: for its longest whole sequence, or as they are."""
+        """The first training call sets the windows: for its longest whole sequence, or as they are."""
         if recorded() or transformed() or not torch.is_grad_enabled():
             return
         check_input(x, "batch", "length", self.block.d_model)

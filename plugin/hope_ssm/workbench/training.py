@@ -18,6 +18,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 
+from hope_ssm.kernels.settings_of_s4 import say_what_is_of_s4
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.storage import remove_partial
 from hope_ssm.workbench.callbacks import named_callbacks
@@ -40,6 +41,8 @@ def build(config: Mapping[str, Any]) -> tuple[SequenceTask, DataModule]:
     """Return the model, initialized from ``train.seed``, and its data; raise if the configuration is not whole."""
     config = checked(config)
     seed = config["train"]["seed"]
+    layer = config["model"]["layer"]
+    say_what_is_of_s4(layer.get("mode") or layer.get("kernel") or "", layer)
     pl.seed_everything(seed, workers=True, verbose=False)
     with in_memory("dataset", config):
         data = DataModule(config["dataset"], config["loader"], seed)
