@@ -76,7 +76,7 @@ FREE = {
     "conv, whole length": ("kernel=conv", grid({"global": ""})),
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
 }
-LARGE = {"hope, n = 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+LARGE = {"hope, d_state 192": ("kernel=hope model.layer.d_state=192", BOTH)}
 # What a linear readout finds in the outputs of layers that stay as they began.
 PROBES = {
     f"probe, {name}": (f"{({**KERNELS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
