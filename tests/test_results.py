@@ -78,7 +78,7 @@ def test_the_readme_has_the_main_columns_and_is_checked_too(stored, column):
     text = readme.read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 5
-    assert {row.count("|") for row in rows} == {6}
+    assert {row.count("|") for row in rows} == {7}
     assert column in text
     readme.write_text(text.replace(column, "other"))
     assert main(["check"]) == 1

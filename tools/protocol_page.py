@@ -83,18 +83,21 @@ def table(name: str) -> str:
     scale, form = (100, ".1f") if percent else (1, ".4f")
     first = next(iter(task.rows))
     compared = [row for row in complete if row != first] if first in complete else []
-    differences, raw = {}, []
+    differences, raw, sooner = {}, [], {}
     for row in compared:
+        epochs = [[int(run["epochs_to_90"]) for run in complete[one]] for one in (row, first)]
+        sooner[row] = interval([a - b for a, b in zip(*epochs, strict=True)], 0.0)
         values = [float(a["test"]) - float(b["test"]) for a, b in zip(complete[row], complete[first], strict=True)]
         means = [statistics.fmean(float(run["test"]) for run in complete[one]) for one in (row, first)]
         differences[row] = interval(values, sampling_variance(task, *means))
         raw.append(differences[row][2])
     adjusted = dict(zip(compared, holm(raw), strict=True))
+    adjusted_epochs = dict(zip(compared, holm([sooner[row][2] for row in compared]), strict=True))
     unit = "%" if percent else "error"
     lines = [
         f"| row | settings | kernel parameters | test {unit} | against {first} | p, Holm | verdict "
-        "| epochs to 90 % | moved at the end |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| epochs to 90 % | epochs against {first} | p of the epochs | moved at the end |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row, runs in complete.items():
         tests = [float(run["test"]) for run in runs]
@@ -110,12 +113,16 @@ def table(name: str) -> str:
         else:
             cells += ["–", "–", "–"]
         cells.append(f"{statistics.median(int(run['epochs_to_90']) for run in runs):g}")
+        if row in adjusted:
+            cells += [f"{sooner[row][0]:+.1f} ± {sooner[row][1]:.1f}", f"{adjusted_epochs[row]:.2g}"]
+        else:
+            cells += ["–", "–"]
         step = moved(runs)
         still = " (still moving)" if percent and abs(step) >= MOVED else ""
         lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}'])} |")
     text = "\n".join(lines) if complete else "No row is complete yet."
     if open_rows:
-        text += f"\n\nNot complete yet, so not in the table: {', '.join(open_rows)}."
+        text += f"\n\nNot complete yet, so not in the table: {'; '.join(open_rows)}."
     trials = [r for r in records if r["stage"] == "choice"]
     if trials:
         text += "\n\n" + choices(task, trials)
@@ -125,12 +132,12 @@ def table(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """Return the README's part of a table: row, kernel parameters, test, verdict, epochs to 90 %."""
+    """Return the README's part of a table: row, kernel parameters, test, verdict, epochs to 90 %, their p."""
     task = protocol_runs.TASKS[name]
     if not results(task, stored(name))[0]:
         return "No row is complete yet."
     lines = [line.split(" | ") for line in table(name).split("\n\n")[0].splitlines()]
-    return "\n".join(" | ".join([line[0], *line[2:4], *line[6:8]]) + " |" for line in lines)
+    return "\n".join(" | ".join([line[0], *line[2:4], line[6], line[7], line[9]]) + " |" for line in lines)
 
 
 def choices(task: Task, trials: list[Record]) -> str:

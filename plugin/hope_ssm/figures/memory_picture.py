@@ -21,7 +21,7 @@ def draw(table: list[Setting], gap: int, path: Path) -> None:
     figure, axes = pyplot().subplots(2, 2, figsize=(11, 7), layout="constrained")
     accuracy, *energies = axes.flat
     for row in table:
-        style = {"color": kernel_color(row.kernel), "label": row.kernel}
+        style = {"color": kernel_color(row.kernel), "label": row.kernel.upper()}
         curves = 100 * np.array(row.curves)
         band(accuracy, np.arange(1, curves.shape[1] + 1), curves, **style)
         for name, axis in zip(BANDS, energies, strict=True):
@@ -34,5 +34,5 @@ def draw(table: list[Setting], gap: int, path: Path) -> None:
     for name, axis in zip(BANDS, energies, strict=True):
         axis.axvline(gap, color="0.5", lw=0.8, ls="--")
         axis.set(yscale="log", ylim=(1e-4, 1.3), xlabel=f"lag t, steps (dashed: the {gap} of the noise)")
-        axis.set(ylabel="share of the energy at t or later", title=f"The trained kernels' {name}")
+        axis.set(ylabel="share of the energy at t or later", title=f"Memory of the trained kernels at {name}")
     save(figure, path)
