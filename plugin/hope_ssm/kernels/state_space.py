@@ -223,19 +223,25 @@ class StateSpaceKernel(SequenceKernel, ABC):
         last = reached[torch.arange(len(u), device=u.device), ends.to(u.device).long()]
         return y.to(u.dtype), self.to_state(last, state.dtype)
 
-    def step(self, u: Tensor, state: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """s ← Ā s + B̄ u,  y = C s.
 
         Args:
             u: (B, H).
             state: as ``default_state(B)``.
-            scale: r (B,), see ``irregular``; None: 1.
 
         Returns:
             y (B, C, H), state.
         """
+        return self._step(u, state, self.discretized())
+
+    def irregular_step(self, u: Tensor, scale: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the steps r (B,) of ``irregular``."""
+        return self._step(u, state, self.discretized(scale))  # type: ignore[arg-type]
+
+    def _step(self, u: Tensor, state: Tensor, system: tuple[Transition, Tensor]) -> tuple[Tensor, Tensor]:
         start = self.from_state(self.check_inputs(u, state, "B, H"))
-        transition, B = self.discretized(*(() if scale is None else (scale,)))  # type: ignore[arg-type]
+        transition, B = system
         after = transition.apply(start) + B * u.unsqueeze(-1)
         y = torch.einsum("chn,bhn->bch", self.outputs(), after)
         return y.to(u.dtype), self.to_state(after, state.dtype)

@@ -191,7 +191,7 @@ class FFTConvolution(nn.Module):
                 "one length; use s4d, s4d-real or stable, or the layers s5, essm, or linoss with discretization=im."
             )
         self._check_steps("step_scale")
-        if self.training and self.drop_kernel.p > 0:
+        if self.training and float(self.drop_kernel.p) > 0:  # type: ignore[arg-type]
             raise ValueError("drop_kernel must be 0 with step_scale, where no kernel is sampled; use dropout.")
         if not isinstance(step_scale, Tensor) or tuple(step_scale.shape) != shape:
             got = tuple(step_scale.shape) if isinstance(step_scale, Tensor) else type(step_scale).__name__
@@ -284,7 +284,7 @@ class FFTConvolution(nn.Module):
             y, state = self.kernel.step(x, state)
         else:
             self._check_irregular(step_scale, tuple(x.shape[:1]))
-            y, state = self.kernel.step(x, state, check_step_scale(step_scale.to(x.device)))
+            y, state = self.kernel.irregular_step(x, check_step_scale(step_scale.to(x.device)), state)
         return (y + x.unsqueeze(1) * self.D).flatten(1).to(x.dtype), state
 
     def default_state(self, *batch_shape: int) -> Tensor:

@@ -80,7 +80,7 @@ class HopeLayer(nn.Module):
         steps = math.ceil(longest * check_positive_number("rate", rate))
         self._awaits_length = False
         for part in filter(_awaits_length, self.block.modules()) if state is None else ():
-            part.suit_first(steps)
+            part.suit_first(steps)  # type: ignore[operator]
 
     def step(self, x: Tensor, state: Tensor, step_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map one step (B, H) to (B, H), and the state to the next one; ``step_scale`` (B,) as in ``forward``."""
