@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from pytorch_lightning import Callback
 
 from runs import LONGER, QUIET, Stop, StopAt, run
 from tiny import TINY
@@ -46,3 +47,20 @@ def test_jobs_of_a_sweep_are_named_by_what_was_swept(tmp_path, hope):
     assert [line[:2] for line in lines] == [["train.seed=0", "runs/sweep"], ["train.seed=1", "runs/sweep"]]
     assert len({line[2] for line in lines}) == 2
     assert len(offline(tmp_path)) == 2
+
+
+class Interrupt(Callback):
+    """Ctrl-C in the second epoch."""
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_its_run_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", *LONGER, OFFLINE, callbacks=[Interrupt()])
+    assert wandb.run is None
+    assert len(offline(tmp_path / "run")) == 1

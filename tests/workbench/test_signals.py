@@ -119,6 +119,7 @@ def test_the_printed_line_goes_on_with_the_run(tmp_path, number, status):
     assert process.returncode == status, text
     line = text.strip().splitlines()[-1]
     assert line.startswith("hope: interrupted; to resume: hope train --config-dir 'my conf' experiment=my"), line
+    assert not line.endswith("."), "or the path would be another one"
     steps = read_checkpoint(next(tmp_path.rglob("last.ckpt")))["global_step"]
     command = line.partition("to resume: hope ")[2] + f" +trainer.max_steps={steps + 3}"
     again = subprocess.run(
