@@ -15,6 +15,7 @@ from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
+README_ROWS = ("hope", "s4d", "s4", "s4-hippo", "lru", "hope, d_state 192", "conv, 64 taps", "probe, hope")
 MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
 
@@ -132,12 +133,14 @@ def table(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """Return the README's part of a table: row, kernel parameters, test, verdict, epochs to 90 %, their p."""
+    """Return the README's part of a table: some rows, with kernel parameters, test, verdict, epochs to 90 %, their p."""
     task = protocol_runs.TASKS[name]
     if not results(task, stored(name))[0]:
         return "No row is complete yet."
-    lines = [line.split(" | ") for line in table(name).split("\n\n")[0].splitlines()]
-    return "\n".join(" | ".join([line[0], *line[2:4], line[6], line[7], line[9]]) + " |" for line in lines)
+    heading, dashes, *rows = [line.split(" | ") for line in table(name).split("\n\n")[0].splitlines()]
+    chosen_rows = [row for row in rows if row[0].removeprefix("| ") in README_ROWS]
+    kept = [[line[0], *line[2:4], line[6], line[7], line[9]] for line in (heading, dashes, *chosen_rows)]
+    return "\n".join(" | ".join(cells) + " |" for cells in kept)
 
 
 def choices(task: Task, trials: list[Record]) -> str:
