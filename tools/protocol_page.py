@@ -133,7 +133,7 @@ def table(name: str) -> str:
 
 
 def summary(name: str) -> str:
-    """Return the README's part of a table: some rows, with kernel parameters, test, verdict, epochs to 90 % and their p."""
+    """Return the README's part of a table: some rows, with parameters, test, verdict, epochs to 90 % and p of these."""
     task = protocol_runs.TASKS[name]
     if not results(task, stored(name))[0]:
         return "No row is complete yet."
