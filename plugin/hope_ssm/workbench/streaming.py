@@ -105,7 +105,7 @@ class Stream:
             )
         if reset:
             self.restart()
-        if self.mode == "bptt" and model.irregular:
+        if self.mode == "bptt" and getattr(model, "irregular", False):
             raise ValueError(
                 "train.state.mode must not be bptt, which hears earlier batches again at equal steps, with batches "
                 "that have step_scale; use reset or tbptt."
