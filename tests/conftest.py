@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import setuptools  # noqa: F401  torch's code generator imports it in the midst of a compilation, where that failed once
 import torch
 from hypothesis import HealthCheck, settings
 
