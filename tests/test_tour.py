@@ -40,3 +40,14 @@ def test_its_cells_run_and_hope_solves_the_task(tmp_path, monkeypatch):
     assert len(pyplot().get_fignums()) == 3
     assert names["runs"]["hope"].metrics["test/accuracy"] > 0.9
     assert names["after"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_notebook_server_runs_it_too(tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(TOUR, as_version=4)
+    there = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", resources=there).execute()
+    printed = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in printed) >= 3
