@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import sys
 from pathlib import Path
@@ -28,6 +29,16 @@ def tools():
 
 def test_the_page_says_what_the_stored_runs_say(tools):
     assert tools.protocol.main(["check"]) == 0
+
+
+def test_the_readme_s_shares_of_energy_are_the_stored_ones(tools):
+    """Of the kernels in its picture, beyond the noise, at periods of 32 steps and more."""
+    with (tools.runs.STORE / tools.page.IN_README / "energy.csv").open(newline="") as file:
+        shares = {(line["row"], line["band"]): float(line["mean"]) for line in csv.DictReader(file)}
+    hope, s4d, s4 = (round(100 * shares[row, "periods of 32 steps and more"]) for row in ("hope", "s4d", "s4"))
+    text = " ".join(tools.page.README.read_text(encoding="utf-8").split())
+    assert f"trained HOPE has {hope} % of its energy beyond the 160 steps of noise, S4D {s4d} % and S4 {s4} %." in text
+    assert shares["hope", "periods below 8 steps"] < 0.0005 < shares["s4d", "periods below 8 steps"]
 
 
 @pytest.fixture

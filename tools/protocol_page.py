@@ -188,24 +188,32 @@ def picture(name: str) -> None:
 
 
 def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160) -> None:
-    """Draw README's picture from the models in the table ``IN_README``, where their run directories are at hand."""
-    from hope_ssm.figures.memory_experiment import Setting, energy_to_come
+    """Draw README's picture from the models in the table ``IN_README``; store its numbers at ``gap`` beside the runs.
+
+    It needs their run directories, which are not part of the repository, and says so where one is missing.
+    """
+    from hope_ssm.figures.memory_experiment import HOP, Setting, energy_to_come
     from hope_ssm.figures.memory_picture import draw
     from hope_ssm.workbench.evaluation import load
 
-    name, table_rows = IN_README, []
+    name, settings, lines = IN_README, [], ["row,band,mean,deviation"]
     complete, _ = results(protocol_runs.TASKS[name], stored(name))
     for row in rows:
         runs = complete.get(row, [])
         places = [protocol_runs.directory_of(name, "table", row, run["settings"], int(run["seed"])) for run in runs]
         if not places or not all(place.is_dir() for place in places):
+            print(f"README's picture stays as it is: it needs the run directories of {row} in runs/protocol/{name}.")
             return
         models = [load(place).model for place in places]
         energy = [energy_to_come([block.layer.layer.kernel for block in m.layers], 512) for m in models]
+        for band in energy[0]:
+            shares = [one[band][gap // HOP] for one in energy]
+            lines.append(f"{row},{band},{statistics.fmean(shares):.4f},{statistics.stdev(shares):.4f}")
         curves = [[float(value) for value in run["curve"].split()] for run in runs]
-        table_rows.append(Setting(row, [], curves=curves, energy=energy))
+        settings.append(Setting(row, [], curves=curves, energy=energy))
+    (protocol_runs.STORE / name / "energy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        draw(table_rows, gap, Path(folder) / "memory.png")
+        draw(settings, gap, Path(folder) / "memory.png")
         shutil.copyfile(Path(folder) / "memory.png", README.with_name("docs") / "memory-experiment.png")
 
 

@@ -106,7 +106,10 @@ def test_the_class_alone_is_the_recommended_kernel(name):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["pipeline=noisy-digits", "model=s4", "model.layer.mode=hope"], 1),
+        *(
+            (["pipeline=noisy-digits", "model=s4", f"model.layer.mode={name}"], 1)
+            for name in ("hope", "hankel", "hope-bands", "banded")
+        ),
         (["pipeline=noisy-digits", "model=s4", "kernel=hope"], 0),
         (["pipeline=noisy-digits", "model=s4", "kernel=hope", "model.layer.dt_min=0.001", "model.layer.dt_max=0.1"], 0),
         (["pipeline=noisy-digits", "model=s4", "model.layer.mode=s4d"], 0),
@@ -114,5 +117,5 @@ def test_the_class_alone_is_the_recommended_kernel(name):
 )
 def test_the_workbench_says_once_what_mode_alone_keeps_of_s4(options, said, log):
     build_task(compose(options))
-    kept = "mode=hope keeps what the file of the layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. Put kernel=hope "
+    kept = " keeps what the file of the layer sets for S4: n_ssm=1, dt_min=0.001, dt_max=0.1. Put kernel=hope"
     assert [kept in record.message for record in log.records if "mode=" in record.message] == [True] * said

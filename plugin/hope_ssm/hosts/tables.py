@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hope_ssm.checks import log_once, nearest
-from hope_ssm.kernels.settings_of_s4 import say_what_is_of_s4
+from hope_ssm.layers.settings_of_s4 import say_what_is_of_s4
 
 _logger = logging.getLogger("hope_ssm")
 

@@ -115,7 +115,7 @@ class WindowedKernel(SequenceKernel):
             dist.broadcast(of_first, 0)
             length, moved = int(longest), bool(of_first)
         if moved:
-            self.awaits_length = False
+            self.awaits_length, self._begun = False, {}
             return
         self.set_length(length)
         for value, _ in begun.values() if together else ():

@@ -18,8 +18,8 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 
-from hope_ssm.kernels.settings_of_s4 import say_what_is_of_s4
 from hope_ssm.layers.parameter_groups import parameter_groups
+from hope_ssm.layers.settings_of_s4 import say_what_is_of_s4
 from hope_ssm.storage import remove_partial
 from hope_ssm.workbench.callbacks import named_callbacks
 from hope_ssm.workbench.data.loaders import DataModule
