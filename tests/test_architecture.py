@@ -64,10 +64,12 @@ OPS = {
     "band_responses": {"backends", "frequency", "toeplitz", "transforms"},
     "bands": {"band_responses", "frequency", "toeplitz"},
     "workers": set(),
-    "grouped_convolution": {"workers"},
+    "fresh_memory": set(),
+    "grouped_convolution": {"fresh_memory", "workers"},
+    "convolution_derivatives": {"grouped_convolution", "transforms"},
     "circular_convolution": set(),
     "scan": set(),
-    "long_convolution": {"grouped_convolution", "transforms"},
+    "long_convolution": {"convolution_derivatives", "grouped_convolution", "transforms"},
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {

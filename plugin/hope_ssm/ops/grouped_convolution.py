@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import log_once
+from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages
 from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
@@ -24,7 +25,7 @@ GROUP_BYTES = 1 << 21
 LEAST_ROWS = 2
 # Features and steps brought from one order in memory to the other at once: whole cache lines, few enough to stay near.
 LINE_BYTES = 64
-TILE_STEPS = 1024
+TILE_STEPS = 4096
 
 _logger = logging.getLogger("hope_ssm.ops")
 
@@ -107,6 +108,11 @@ def steps_first(x: Tensor) -> bool:
     return x.stride(-1) != 1 and x.stride(-2) == 1
 
 
+def in_order(x: Tensor, features_next: bool) -> Tensor:
+    """Return x (B, …, L), in memory (B, L, …) if ``features_next``."""
+    return x.movedim(-1, 1).contiguous().movedim(1, -1) if features_next else x.contiguous()
+
+
 def empty_output(u: Tensor, channels: int, features_next: bool) -> Tensor:
     """(B, C, H, L) for u (B, H, L); in memory (B, L, C, H) if ``features_next``."""
     batch, features, length = u.shape
@@ -158,7 +164,7 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Te
         (B, C, H, L) in the dtype of u, computed in that of u and k, float32 at least.
     """
     length, size, dtype = u.shape[-1], points(u.shape[-1], k.shape[-1], ahead), working_dtype(u, k)
-    y = empty_output(u, len(k), features_next)
+    y = on_huge_pages(empty_output(u, len(k), features_next))
 
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
@@ -197,7 +203,7 @@ def gradients(
     """
     length, lags, dtype = u.shape[-1], k.shape[-1], working_dtype(u, k)
     size = points(length, lags, ahead)
-    by_u = empty_input(u, features_next) if of_input else u.new_empty(0)
+    by_u = on_huge_pages(empty_input(u, features_next)) if of_input else u.new_empty(0)
     by_k = k.new_zeros(k.shape) if of_kernel else k.new_empty(0)
 
     def run(groups: Groups) -> None:
@@ -230,6 +236,7 @@ def gradients(
 
 def _in_memory(run: Callable[[Groups], None], u: Tensor, channels: int, size: int, dtype: torch.dtype) -> None:
     """Run with groups of the usual size, and row by row where these do not fit into memory."""
+    keep_small_blocks()
     try:
         run(Groups.of(u, channels, size, dtype))
     except RuntimeError as error:
