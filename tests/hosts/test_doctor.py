@@ -72,7 +72,7 @@ def test_text_without_a_host(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "which STATE_SPACES_HOME names, holds none" in said
     assert "auto takes" in said
-    assert f"convolution: grouped on a CPU from {SMALL} outputs on" in said
+    assert f"convolution on a CPU: grouped from {SMALL} outputs on" in said
 
 
 def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path, capsys):

@@ -19,7 +19,7 @@ from hope_ssm.hosts.kernels import HOST_KERNELS, HOST_STEPS, host_kernel, host_m
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.ops import backends
 from hope_ssm.ops.convolution import convolution_kernel
-from hope_ssm.ops.long_convolution import long_convolution
+from hope_ssm.ops.long_convolution import MODES, long_convolution
 from hope_ssm.workbench.models.backbone import SequenceModel
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
@@ -202,7 +202,7 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     **{f"layer-{name}": partial(_layer, name, "auto") for name in KERNELS},
     "layer-hope-plain": partial(_layer, "hope", "plain"),
     **{f"step-{name}": partial(_training_step, name, "auto") for name in KERNELS},
-    **{f"step-hope-{mode}": partial(_training_step, "hope", mode) for mode in ("plain", "grouped")},
+    **{f"step-hope-{mode}": partial(_training_step, "hope", mode) for mode in MODES[1:]},
     **{name: partial(_host_step, name) for name in HOST_STEPS},
 }
 # Numbers that forward + backward keeps for each of H·n·L, where it keeps so many, about (measured).

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--targets",
         action="store_true",
-        help="measure instead what the grouped convolution is meant to save, at fixed sizes on a CPU; status 1 if a "
+        help="measure instead what the convolution saves over its plain lines, at fixed sizes on a CPU; status 1 if a "
         "floor is missed",
     )
     add("--out", type=Path, default=Path("runs/bench"), help="where results go (default: runs/bench)")

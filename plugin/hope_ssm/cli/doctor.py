@@ -133,7 +133,9 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"  {sentence}" for sentence in found["too_old"]]
     auto = ", ".join(f"{name} on {device}" for device, name in found["backends"]["auto"].items())
     lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
-    lines.append(f"  convolution: grouped on a CPU from {SMALL} outputs on, plain below and on a GPU (docs/speed.md)")
+    lines.append(
+        f"  convolution on a CPU: grouped from {SMALL} outputs on, else whole; on a GPU: plain (docs/speed.md)"
+    )
     lines.append("\nextras")
     for extra, absent in found["extras"].items():
         state = f"lacks {', '.join(absent)}: {install_line(extra)}" if absent else "complete"

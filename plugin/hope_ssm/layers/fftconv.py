@@ -50,7 +50,7 @@ class FFTConvolution(nn.Module):
         circular: a convolution with L nodes and no padding, y_t = Σ_s k_{(t-s) mod L} x_s: what leaves the sequence at
             its end comes back at its beginning. With HOPE's ``truncation="none"`` this is the paper's Algorithm 1,
             y = Re iFFT(FFT(x) · g). It has neither a state nor lengths nor steps.
-        convolution: ``"auto"``, ``"grouped"`` or ``"plain"``, see ``ops.long_convolution``.
+        convolution: ``"auto"``, ``"grouped"``, ``"whole"`` or ``"plain"``, see ``ops.long_convolution``.
         frequency_filter: a mapping with exponent and lr, see ``FrequencyFilter``; None for none. D is not filtered.
         **kernel_options: for the kernel's constructor.
     """
