@@ -138,7 +138,7 @@ def _convolution(mode: str, sizes: Sizes) -> Contender:
         u, kernel = x[:1, :, :CHECKED_FEATURES].detach().double(), k[:, :CHECKED_FEATURES].detach().double()
         return long_convolution(u.transpose(1, 2), kernel, mode="plain")[0, 0]
 
-    return Contender(lambda: long_convolution(x.transpose(1, 2), k, mode=mode)[:, 0], [x, k], reference)
+    return Contender(lambda: long_convolution(x.transpose(1, 2), k, mode=mode).squeeze(1), [x, k], reference)
 
 
 def _copy(sizes: Sizes) -> Contender:

@@ -20,7 +20,7 @@ from hope_ssm.precision import working_dtype
 
 # Of the padded inputs of one group. Its spectrum and its outputs take as much again, each: together about the second
 # level cache of a core and its share of the third. Half and twice as much differ by less than a tenth.
-GROUP_BYTES = 1 << 21
+GROUP_BYTES = 1 << 20
 # A transform plans itself at every call, at the price of about four rows; one row alone costs as much as three.
 LEAST_ROWS = 2
 # Features and steps brought from one order in memory to the other at once: whole cache lines, few enough to stay near.
@@ -209,22 +209,26 @@ def gradients(
     def run(groups: Groups) -> None:
         def block(features: slice) -> None:
             weights = _Padded(g[:, :, features], groups.in_batch, size, dtype, ahead)
+            inside_block = groups.groups(features)
             if of_input:
                 kernels = torch.fft.rfft(k[:, features].to(dtype), n=size).conj_physical_()
             if of_kernel:
                 inputs = _Padded(u[:, features], groups.in_batch, size, dtype)
                 moments = torch.zeros(len(k), weights.room.shape[2], size // 2 + 1, dtype=dtype.to_complex())
             for rows in groups.rows():
-                padded, others = weights(rows), inputs(rows) if of_kernel else None
-                for inside in groups.groups(features):
-                    spectrum = torch.fft.rfft(padded[:, :, inside])
-                    if of_input:
+                padded = weights(rows)
+                spectra = [torch.fft.rfft(padded[:, :, inside]) for inside in inside_block]
+                if of_input:
+                    for inside, spectrum in zip(inside_block, spectra, strict=True):
                         product = spectrum * kernels[:, inside]
                         product = product.squeeze(1) if len(k) == 1 else product.sum(1)
                         by_u[rows, features][:, inside] = torch.fft.irfft(product, n=size)[..., :length]
-                    if others is not None:
-                        other = torch.fft.rfft(others[:, inside]).unsqueeze(1)
-                        moments[:, inside] += spectrum.conj_physical_().mul_(other).sum(0)
+                if of_kernel:
+                    padded = inputs(rows)
+                    for inside, spectrum in zip(inside_block, spectra, strict=True):
+                        others = torch.fft.rfft(padded[:, inside]).unsqueeze(1)
+                        for weight, other in zip(spectrum.conj_physical_(), others, strict=True):
+                            moments[:, inside].addcmul_(weight, other)
             if of_kernel:
                 by_k[:, features] = torch.fft.irfft(moments.conj_physical_(), n=size)[..., :lags]
 
