@@ -16,7 +16,7 @@ from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "whole", "plain")
 # Outputs below which the fixed cost of the groups is more than they save (docs/speed.md).
-SMALL = 1 << 22
+SMALL = 1 << 23
 
 
 def long_convolution(
