@@ -77,6 +77,14 @@ FREE = {
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
 }
 LARGE = {"hope, d_state 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+# Bands: frequencies have a learning rate of their own; they begin side by side from 0, or half of them anywhere.
+RATES_OF_BANDS = {name: f"{text} ++model.layer.lr.frequency=null" if text else "" for name, text in RATES.items()}
+BANDS = {
+    "hope-bands": (
+        "kernel=hope-bands",
+        grid(RATES_OF_BANDS, {"from 0": "", "half scattered": "model.layer.scattered_share=0.5"}),
+    )
+}
 # What a linear readout finds in the outputs of layers that stay as they began.
 PROBES = {
     f"probe, {name}": (f"{({**KERNELS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
@@ -105,17 +113,17 @@ def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]
 TASKS = {
     "short-tail": Task(
         "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
-        {**KERNELS, **FREE, **LARGE, **PROBES, **LAYERS},
+        {**KERNELS, **FREE, **LARGE, **PROBES, **BANDS, **LAYERS},
         tests=359,
     ),
     "delay": Task(
         "experiment=hope/delay-small trainer.max_epochs=40",
-        {**of_length_512(("hope", "s4d", "s4", "s4-hippo", "lru")), **LARGE},
+        {**of_length_512(("hope", "s4d", "s4", "s4-hippo", "lru")), **LARGE, **BANDS},
         metric="loss",
     ),
     "tones": Task(
         "experiment=hope/tones trainer.max_epochs=40",
-        {**of_length_512(("hope", "s4d", "s4", "lru")), "hope-bands": ("kernel=hope-bands", grid(RATES))},
+        {**of_length_512(("hope", "s4d", "s4", "lru")), **LARGE, **BANDS},
         tests=1000,
     ),
 }
