@@ -112,7 +112,7 @@ def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]
 
 TASKS = {
     "short-tail": Task(
-        "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60 +model.layer.convolution=plain",
+        "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60",
         {**KERNELS, **FREE, **LARGE, **PROBES, **BANDS, **LAYERS},
         tests=359,
     ),
