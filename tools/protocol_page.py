@@ -16,7 +16,8 @@ from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
 README_ROWS = (
-    "hope", "s4d", "s4", "s4-hippo", "lru", "s4d-real", "hope, d_state 192", "conv, whole length", "conv, 64 taps", "probe, hope",
+    "hope", "s4d", "s4", "s4-hippo", "lru", "s4d-real", "hope, d_state 192", "conv, whole length", "conv, 64 taps",
+    "probe, hope",
 )  # fmt: skip
 MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
