@@ -47,7 +47,7 @@ def polynomial(c: Tensor, dt: Tensor, length: int) -> Tensor:
 
 
 def moments(gradient: Tensor, dt: Tensor, length: int, order: int) -> Tensor:
-    """(S, R, F) complex, (S), L, n → (S, R, n) real, n sums a block of frequencies, then one over the blocks."""
+    """(S, R, F) complex, (S), L, n → (S, R, n) real, n sums per block of frequencies, then one over the blocks."""
     systems, rows, frequencies = gradient.shape
     cosine, sine = _half_angles(length, dt)
     smallest = min(block for block, _ in CONFIGURATIONS)
