@@ -38,8 +38,13 @@ SAMPLED_VARIANTS = {
     "softplus": {"dt_transform": "softplus"},
     "dt_frozen": {"lr": {"dt": 0}},
 }
-CASES = [
-    pytest.param(name, options, id=f"{name}-{variant}")
+CASES = [  # the fast tests see every variant of hope and s4d, and every kernel without options
+    pytest.param(
+        name,
+        options,
+        id=f"{name}-{variant}",
+        marks=[] if variant == "plain" or name in ("hope", "s4d") else pytest.mark.slow,
+    )
     for name in ENTRIES
     for variant, options in (
         SAMPLED_VARIANTS if name in SAMPLED else STATE_SPACE_VARIANTS if name in RECURRENT else VARIANTS
