@@ -94,6 +94,7 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
     assert "must be the directory of a run" in hope("inspect", "absent").stderr
 
 
+@pytest.mark.slow
 def test_several_runs_are_drawn_over_each_other(tmp_path, capsys, monkeypatch):
     """Two kernels and a second run of one of them, of two layers and of one."""
     jobs = {"a": ["kernel=hope", "model.n_layers=2"], "b": ["kernel=s4d"], "c": ["kernel=hope", "train.seed=1"]}

@@ -53,6 +53,8 @@ CASES = [  # the fast tests see every variant of hope and s4d, and every kernel 
 
 # One kernel per way to compute: the modal ones differ in their poles alone, and S4 in its low-rank correction.
 FAMILIES = [n for n in RECURRENT if n in ("s4d", "s4") or not issubclass(ENTRIES[n].load(), ModalKernel)]
+# For layers and models, which treat all alike: Markov parameters, modes, modes with a low-rank correction.
+KINDS = ["hope", "s4d", "s4"]
 
 every_kernel = pytest.mark.parametrize("name", ENTRIES)
 every_family = pytest.mark.parametrize("name", FAMILIES)

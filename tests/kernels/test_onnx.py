@@ -17,7 +17,7 @@ from numeric_cases import sequence_model
 
 LONGEST = 24
 UNTRUNCATED = {"truncation": "none"}
-KERNELS = [pytest.param(name, {}, marks=() if name == "hope" else pytest.mark.slow) for name in ENTRIES]
+KERNELS = [pytest.param(name, {}) for name in ENTRIES]
 OTHERS = [
     ("hope", {"bidirectional": True}),
     ("hope", {"backend": "blocked"}),

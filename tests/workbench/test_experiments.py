@@ -208,6 +208,7 @@ def sweeps():
         yield name, [[f"{key}={v}" for v in values.split(",")] for key, values in (o.split("=", 1) for o in options)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), list(sweeps()))
 def test_the_sweeps_of_the_results_compose(name, options):
     for place, choices in enumerate(options):

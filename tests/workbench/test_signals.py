@@ -38,6 +38,7 @@ def terminate(trainer):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_sigterm_is_an_interruption_with_a_checkpoint_of_its_moment(tmp_path):
     run(tmp_path / "whole", *LONGER)
     before = signal.getsignal(signal.SIGTERM)
