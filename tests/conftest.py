@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from random import Random
@@ -63,12 +64,13 @@ def pytest_make_collect_report(collector):
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Random numbers do not depend on which tests ran before; every message may be logged again."""
+    """Neither random numbers nor what is logged depend on which tests ran before; every message may be logged again."""
     from hope_ssm import checks
 
     torch.manual_seed(0)
     np.random.seed(0)
     checks._said.clear()
+    logging.getLogger().setLevel(logging.WARNING)  # Hydra, of a hope train in this process, leaves another
     for variable in ("HOPE_FULL_ERROR", "HYDRA_FULL_ERROR"):  # hope train leaves them for the processes it begins
         os.environ.pop(variable, None)
 

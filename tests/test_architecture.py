@@ -108,6 +108,7 @@ def docstrings(path: Path) -> set[int]:
     return {id(body[0].value) for body in bodies if isinstance(body[0], ast.Expr)}
 
 
+@cache
 def strings(path: Path) -> list[str]:
     skipped = docstrings(path)
     return [
@@ -117,7 +118,8 @@ def strings(path: Path) -> list[str]:
     ]
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names that a file imports, anywhere in it: by statement, or of this package by a string."""
     found = set()
     for node in ast.walk(tree(path)):
@@ -127,7 +129,7 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{name(path)}:{node.lineno} must import by absolute name"
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     found.update(text.split(":")[0] for text in strings(path) if re.fullmatch(r"hope_ssm(\.\w+)+(:\w+)?", text))
-    return found
+    return frozenset(found)
 
 
 def own_parts(path: Path) -> set[str]:
@@ -155,22 +157,21 @@ def test_every_part_has_its_place():
     assert {part(path) for path in package_files()} <= set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("path", package_files(), ids=name)
-def test_imports_point_one_way(path):
-    allowed = MAY_IMPORT[part(path)] | {part(path), "checks", "extras"}
-    assert own_parts(path) <= allowed
+def test_imports_point_one_way():
+    for path in package_files():
+        assert own_parts(path) <= MAY_IMPORT[part(path)] | {part(path), "checks", "extras"}, name(path)
 
 
 def ops_part(path: Path) -> str:
     return path.relative_to(PACKAGE / "ops").parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "ops").rglob("*.py")), ids=name)
-def test_the_mathematics_points_one_way(path):
-    own = ops_part(path)
-    if own != "__init__":
-        used = {text.split(".")[2] for text in imports(path) if text.startswith("hope_ssm.ops.")}
-        assert used <= OPS[own] | {own}
+def test_the_mathematics_points_one_way():
+    for path in sorted((PACKAGE / "ops").rglob("*.py")):
+        own = ops_part(path)
+        if own != "__init__":
+            used = {text.split(".")[2] for text in imports(path) if text.startswith("hope_ssm.ops.")}
+            assert used <= OPS[own] | {own}, name(path)
 
 
 @pytest.mark.parametrize("folder", WORKBENCH)
@@ -186,23 +187,21 @@ def test_data_sets_are_for_hosts_workbench_and_command_line():
     assert users <= {"datasets", "hosts", "workbench", "cli"}
 
 
-@pytest.mark.parametrize("path", package_files(), ids=name)
-def test_only_the_host_s_files_know_the_host(path):
+def test_only_the_host_s_files_know_the_host():
     """Its modules are imported in hosts/state_spaces*.py alone, and named in no string but theirs and the plug-in's."""
-    mentions = [text for text in strings(path) if re.match(r"src(\.|/|$)", text)]
-    imported = {dotted for dotted in imports(path) if dotted.split(".")[0] == "src"}
-    if not (part(path) == "hosts" and path.name.startswith("state_spaces")):
-        assert not imported
-    if part(path) not in ("hosts", "hydra_searchpath"):
-        assert not mentions
+    for path in package_files():
+        if not (part(path) == "hosts" and path.name.startswith("state_spaces")):
+            assert not {dotted for dotted in imports(path) if dotted.split(".")[0] == "src"}, name(path)
+        if part(path) not in ("hosts", "hydra_searchpath"):
+            assert not [text for text in strings(path) if re.match(r"src(\.|/|$)", text)], name(path)
 
 
-@pytest.mark.parametrize("path", package_files(), ids=name)
-def test_mathematics_kernels_and_layers_are_numerical(path):
+def test_mathematics_kernels_and_layers_are_numerical():
     """No Hydra, no Lightning, no configuration library."""
-    if part(path) in MATHEMATICS | {"checks", "kernels", "layers"}:
-        allowed = NUMERICAL | (OPTIONAL_BACKENDS if "backends" in path.parts else set())
-        assert third_party(path) <= allowed
+    for path in package_files():
+        if part(path) in MATHEMATICS | {"checks", "kernels", "layers"}:
+            allowed = NUMERICAL | (OPTIONAL_BACKENDS if "backends" in path.parts else set())
+            assert third_party(path) <= allowed, name(path)
 
 
 def test_contractions_of_three_operands_go_through_opt_einsum():
@@ -238,10 +237,10 @@ def test_extras_are_imported_where_they_are_used():
                 assert not {module.split(".")[0] for module in names} & optional, name(path)
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.name)
-def test_files_are_short_enough_to_read(path):
-    limit = 300 if PLUGIN in path.parents else 450
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+def test_files_are_short_enough_to_read():
+    for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        limit = 300 if PLUGIN in path.parents else 450
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, str(path)
 
 
 def test_namespace_packages_have_no_init():

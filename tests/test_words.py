@@ -24,9 +24,10 @@ WORD = re.compile(rf"\b({'|'.join(INSTEAD)})s?\b", re.IGNORECASE)
 ALLOWED = re.compile(r"long.range(?:.|\s+)arena|opt_einsum\.contract\b", re.IGNORECASE)
 FILES = [
     path
-    for folder in ("plugin", "tests", "docs", "configs", "tools")
-    for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".md", ".yaml", "") and path.is_file() and path != Path(__file__)
+    for place in ("plugin", "tests", "docs", "configs", "tools", "upstream", ".ci", "*.md", "*.yaml", "*.yml", "*.py")
+    for found in sorted(ROOT.glob(place))
+    for path in ([found] if found.is_file() else sorted(found.rglob("*")))
+    if path.suffix in (".py", ".md", ".yaml", ".yml", ".ipynb", "") and path.is_file() and path != Path(__file__)
 ]
 
 

@@ -94,6 +94,7 @@ def test_inspect_writes_pictures_a_page_and_numbers(run, hope, tmp_path):
     assert "must be the directory of a run" in hope("inspect", "absent").stderr
 
 
+@pytest.mark.slow
 def test_several_runs_are_drawn_over_each_other(tmp_path, capsys, monkeypatch):
     """Two kernels and a second run of one of them, of two layers and of one."""
     jobs = {"a": ["kernel=hope", "model.n_layers=2"], "b": ["kernel=s4d"], "c": ["kernel=hope", "train.seed=1"]}
@@ -170,7 +171,7 @@ def test_the_callback_logs_and_leaves_the_model_alone(run):
 
 
 def test_the_callback_looks_once_where_gradients_are_accumulated(tmp_path):
-    """Two batches a step: two steps, and one look at the second."""
+    """Two batches per step: two steps, and one look at the second."""
     options = ["trainer.limit_train_batches=4", "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=1"]
     quiet = ["+trainer.enable_progress_bar=false", "train.tensorboard=false", "+callbacks.hankel.every_n_steps=2"]
     train(compose([*TINY, *options, *quiet, "kernel=hope"]), tmp_path)

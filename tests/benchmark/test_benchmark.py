@@ -87,6 +87,7 @@ def test_exponents():
     assert report._exponent({2: 3 * 2**1.5, 4: 3 * 4**1.5, 16: 3 * 16**1.5}) == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     names = "hope-krylov,algorithm-1,host-s4-naive,step-hope"
     assert main.main(["bench", *OPTIONS, "--contenders", names, "--lengths", "8,16", "--out", str(tmp_path)]) == 0

@@ -46,7 +46,7 @@ def test_two_ranks_in_every_job_of_a_sweep(hope, tmp_path, launcher):
     """The second rank is of the present job alone, also where a launcher's worker runs it."""
     two = ["trainer.devices=2", "trainer.strategy=ddp", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
     alone = ["hydra.launcher.n_jobs=1"] if launcher == "joblib" else []
-    done = hope("train", "-m", *TINY, "kernel=hope", "train.seed=0,1", *two, *alone, timeout=200)
+    done = hope("train", "-m", *TINY, "kernel=hope", "train.seed=0,1", *two, *alone)
     assert done.returncode == 0, done.stderr
     assert sorted(path.parent.name for path in tmp_path.rglob("results.json")) == ["0", "1"]
     assert not list((tmp_path / "outputs").rglob("*.yaml"))

@@ -16,7 +16,7 @@ from hope_ssm.datasets.images import bit_reversal, pixel_order, snake
 from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.workbench.data import builtin, make_splits
 
-N = 10  # images a file
+N = 10  # images per file
 
 
 def test_mnist_is_whole_and_shuffled():

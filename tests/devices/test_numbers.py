@@ -18,7 +18,17 @@ dtypes = pytest.mark.parametrize("dtype", FAR)
 
 @dtypes
 @pytest.mark.parametrize("backend", backend_parameters("keops"))
-@pytest.mark.parametrize(("order", "length"), [(1, 1), (3, 7), (5, 2), (16, 65), (17, 64), (64, 200)])
+@pytest.mark.parametrize(
+    ("order", "length"),
+    [
+        (1, 1),
+        (3, 7),
+        (5, 2),
+        (17, 64),
+        pytest.param(16, 65, marks=pytest.mark.slow),
+        pytest.param(64, 200, marks=pytest.mark.slow),
+    ],
+)
 def test_backends(backend, order, length, dtype, device):
     """Odd and prime lengths, kernels longer and shorter than the window, Δt far below, at and above 1."""
     dt = torch.tensor([1e-3, 0.1, 1.0, 3.0], dtype=torch.float64)

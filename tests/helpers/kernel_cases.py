@@ -38,8 +38,13 @@ SAMPLED_VARIANTS = {
     "softplus": {"dt_transform": "softplus"},
     "dt_frozen": {"lr": {"dt": 0}},
 }
-CASES = [
-    pytest.param(name, options, id=f"{name}-{variant}")
+CASES = [  # the fast tests see every variant of hope and s4d, and every kernel without options
+    pytest.param(
+        name,
+        options,
+        id=f"{name}-{variant}",
+        marks=[] if variant == "plain" or name in ("hope", "s4d") else pytest.mark.slow,
+    )
     for name in ENTRIES
     for variant, options in (
         SAMPLED_VARIANTS if name in SAMPLED else STATE_SPACE_VARIANTS if name in RECURRENT else VARIANTS
@@ -48,6 +53,8 @@ CASES = [
 
 # One kernel per way to compute: the modal ones differ in their poles alone, and S4 in its low-rank correction.
 FAMILIES = [n for n in RECURRENT if n in ("s4d", "s4") or not issubclass(ENTRIES[n].load(), ModalKernel)]
+# For layers and models, which treat all alike: Markov parameters, modes, modes with a low-rank correction.
+KINDS = ["hope", "s4d", "s4"]
 
 every_kernel = pytest.mark.parametrize("name", ENTRIES)
 every_family = pytest.mark.parametrize("name", FAMILIES)

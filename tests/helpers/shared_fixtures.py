@@ -26,7 +26,7 @@ def hope(tmp_path: Path):
 
 @pytest.fixture
 def cifar_files(tmp_path: Path):
-    """A folder with CIFAR-10's, of 10 random images a file; the pixels (60, 32, 32, 3), classes in the files' order."""
+    """A folder with CIFAR-10's files of 10 images each; the pixels (60, 32, 32, 3), classes in the files' order."""
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)

@@ -157,6 +157,7 @@ def test_a_broken_plugin_breaks_no_application(python, application, broken_packa
     assert "hope-ssm's Hydra plug-in could not be loaded" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_registration_that_fails_is_one_warning_and_the_host_goes_on(stand_in, python, tmp_path):
     site = tmp_path / "site"
     site.mkdir()

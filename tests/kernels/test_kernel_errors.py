@@ -10,55 +10,53 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hope_ssm import (
-    HopeKernel,
-    checks,
-)
+from combinations import diagonal
+from hope_ssm import HopeKernel, checks
 from hope_ssm.kernels.s4d import S4DKernel
 from kernel_cases import ENTRIES, RECURRENT
 from messages import NUMBER, WHOLE, exactly
 
 KERNELS = {name: ENTRIES[name].load() for name in RECURRENT}  # for conv see test_conv_kernel.py
+TYPES = list(KERNELS.values())
 
-every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+every_kernel = pytest.mark.parametrize("kernel", TYPES, ids=KERNELS)
 
 
 # The options of the kernels
 
 
-@every_kernel
-@pytest.mark.parametrize(
-    ("option", "value", "error", "message"),
-    [
-        ("d_model", 0, ValueError, f"d_model {WHOLE}0."),
-        ("d_model", 2.0, TypeError, f"d_model {WHOLE}2.0 (float)."),
-        ("d_state", 0, ValueError, f"d_state {WHOLE}0."),
-        ("d_state", -2, ValueError, f"d_state {WHOLE}-2."),
-        ("d_state", "8", TypeError, f"d_state {WHOLE}'8' (str)."),
-        ("channels", 0, ValueError, f"channels {WHOLE}0."),
-        ("l_max", 0, ValueError, f"l_max {WHOLE}0."),
-        ("l_max", -1, ValueError, f"l_max {WHOLE}-1."),
-        ("l_max", 1.5, TypeError, f"l_max {WHOLE}1.5 (float)."),
-        ("n_ssm", 0, ValueError, f"n_ssm {WHOLE}0."),
-        ("n_ssm", 3, ValueError, "n_ssm must divide d_model; got n_ssm=3 and d_model=4."),
-        ("dt_min", 0, ValueError, f"dt_min {NUMBER}0."),
-        ("dt_min", float("nan"), ValueError, f"dt_min {NUMBER}nan."),
-        ("dt_max", float("inf"), ValueError, f"dt_max {NUMBER}inf."),
-        ("dt_max", "1", TypeError, f"dt_max {NUMBER}'1' (str)."),
-        ("dt_min", 5.0, ValueError, "dt_min must not be above dt_max; got dt_min=5.0 and dt_max=1.0."),
-        ("dt_transform", "expp", ValueError,
-         "dt_transform must be one of 'exp', 'softplus'; got 'expp'. Did you mean 'exp'?"),
-        ("deterministic", "no", TypeError, "deterministic must be true or false; got 'no' (str)."),
-        ("verbose", 1, TypeError, "verbose must be true or false; got 1 (int)."),
-        ("lr", -0.1, ValueError, "lr must be finite and at least 0; got -0.1."),
-        ("lr", float("nan"), ValueError, "lr must be finite and at least 0; got nan."),
-        ("lr", "0.1", TypeError, "lr must be a number of at least 0 or a mapping of such; got '0.1'."),
-        ("lr", True, TypeError, "lr must be a number of at least 0 or a mapping of such; got True."),
-        ("lr", {"dt": "fast"}, TypeError, "lr.dt must be a number of at least 0 or a mapping of such; got 'fast'."),
-        ("wd", {"dt": -1}, ValueError, "wd.dt must be finite and at least 0; got -1."),
-        ("wd", float("inf"), ValueError, "wd must be finite and at least 0; got inf."),
-    ],
-)  # fmt: skip
+OPTIONS = [
+    ("d_model", 0, ValueError, f"d_model {WHOLE}0."),
+    ("d_model", 2.0, TypeError, f"d_model {WHOLE}2.0 (float)."),
+    ("d_state", 0, ValueError, f"d_state {WHOLE}0."),
+    ("d_state", -2, ValueError, f"d_state {WHOLE}-2."),
+    ("d_state", "8", TypeError, f"d_state {WHOLE}'8' (str)."),
+    ("channels", 0, ValueError, f"channels {WHOLE}0."),
+    ("l_max", 0, ValueError, f"l_max {WHOLE}0."),
+    ("l_max", -1, ValueError, f"l_max {WHOLE}-1."),
+    ("l_max", 1.5, TypeError, f"l_max {WHOLE}1.5 (float)."),
+    ("n_ssm", 0, ValueError, f"n_ssm {WHOLE}0."),
+    ("n_ssm", 3, ValueError, "n_ssm must divide d_model; got n_ssm=3 and d_model=4."),
+    ("dt_min", 0, ValueError, f"dt_min {NUMBER}0."),
+    ("dt_min", float("nan"), ValueError, f"dt_min {NUMBER}nan."),
+    ("dt_max", float("inf"), ValueError, f"dt_max {NUMBER}inf."),
+    ("dt_max", "1", TypeError, f"dt_max {NUMBER}'1' (str)."),
+    ("dt_min", 5.0, ValueError, "dt_min must not be above dt_max; got dt_min=5.0 and dt_max=1.0."),
+    ("dt_transform", "expp", ValueError,
+     "dt_transform must be one of 'exp', 'softplus'; got 'expp'. Did you mean 'exp'?"),
+    ("deterministic", "no", TypeError, "deterministic must be true or false; got 'no' (str)."),
+    ("verbose", 1, TypeError, "verbose must be true or false; got 1 (int)."),
+    ("lr", -0.1, ValueError, "lr must be finite and at least 0; got -0.1."),
+    ("lr", float("nan"), ValueError, "lr must be finite and at least 0; got nan."),
+    ("lr", "0.1", TypeError, "lr must be a number of at least 0 or a mapping of such; got '0.1'."),
+    ("lr", True, TypeError, "lr must be a number of at least 0 or a mapping of such; got True."),
+    ("lr", {"dt": "fast"}, TypeError, "lr.dt must be a number of at least 0 or a mapping of such; got 'fast'."),
+    ("wd", {"dt": -1}, ValueError, "wd.dt must be finite and at least 0; got -1."),
+    ("wd", float("inf"), ValueError, "wd must be finite and at least 0; got inf."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kernel", "option", "value", "error", "message"), diagonal(TYPES, OPTIONS))
 def test_option(kernel, option, value, error, message):
     options = {"d_model": 4, "d_state": 4, "dt_min": 0.1, "dt_max": 1.0, "verbose": False} | {option: value}
     if option in kernel.idle_options:  # of a kernel without Δt
@@ -68,11 +66,10 @@ def test_option(kernel, option, value, error, message):
         kernel(**options)
 
 
-@every_kernel
-@pytest.mark.parametrize(
-    ("option", "nearest"),
-    [("d_stat", "d_state"), ("dt_mni", "dt_min"), ("n_sms", "n_ssm"), ("learning_rate_of_everything", None)],
-)
+MISSPELT = [("d_stat", "d_state"), ("dt_mni", "dt_min"), ("n_sms", "n_ssm"), ("learning_rate_of_everything", None)]
+
+
+@pytest.mark.parametrize(("kernel", "option", "nearest"), diagonal(TYPES, MISSPELT))
 @pytest.mark.parametrize("value", [1, None])
 def test_unknown_option(kernel, option, nearest, value):
     """Also when it is None: a misspelt option is not an unset one. Options without effect are not suggested."""
@@ -155,19 +152,18 @@ def test_s4_only_options_are_ignored_with_one_line(kernel, caplog):
 # Calls
 
 
-@every_kernel
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({}, ValueError, "the kernel's length must be given as L when l_max is None; got neither."),
-        ({"L": 0}, ValueError, f"L {WHOLE}0."),
-        ({"L": 2.5}, TypeError, f"L {WHOLE}2.5 (float)."),
-        ({"L": 4, "rate": 0}, ValueError, f"rate {NUMBER}0."),
-        ({"L": 4, "rate": -1.0}, ValueError, f"rate {NUMBER}-1.0."),
-        ({"L": 4, "rate": float("nan")}, ValueError, f"rate {NUMBER}nan."),
-        ({"L": 4, "rate": "2"}, TypeError, f"rate {NUMBER}'2' (str)."),
-    ],
-)
+CALLS = [
+    ({}, ValueError, "the kernel's length must be given as L when l_max is None; got neither."),
+    ({"L": 0}, ValueError, f"L {WHOLE}0."),
+    ({"L": 2.5}, TypeError, f"L {WHOLE}2.5 (float)."),
+    ({"L": 4, "rate": 0}, ValueError, f"rate {NUMBER}0."),
+    ({"L": 4, "rate": -1.0}, ValueError, f"rate {NUMBER}-1.0."),
+    ({"L": 4, "rate": float("nan")}, ValueError, f"rate {NUMBER}nan."),
+    ({"L": 4, "rate": "2"}, TypeError, f"rate {NUMBER}'2' (str)."),
+]
+
+
+@pytest.mark.parametrize(("kernel", "arguments", "error", "message"), diagonal(TYPES, CALLS))
 def test_forward(kernel, arguments, error, message):
     with pytest.raises(error, match=exactly(message)):
         kernel(d_model=4, d_state=4, verbose=False)(**arguments)
@@ -188,13 +184,14 @@ def test_state(kernel):
             module(L=5, state=state)
 
 
-@every_kernel
-@pytest.mark.parametrize(
-    ("call", "axes", "shape"),
-    [("step", "B, H", (2, 1)), ("step", "B, H", (2, 4, 1)), ("step", "B, H", (4,)),
-     ("forward_state", "B, H, L", (2, 1, 5)), ("forward_state", "B, H, L", (2, 5, 4)),
-     ("forward_state", "B, H, L", (2, 4)), ("forward_state", "B, H, L", (2, 4, 0))],
-)  # fmt: skip
+INPUTS = [
+    ("step", "B, H", (2, 1)), ("step", "B, H", (2, 4, 1)), ("step", "B, H", (4,)),
+    ("forward_state", "B, H, L", (2, 1, 5)), ("forward_state", "B, H, L", (2, 5, 4)),
+    ("forward_state", "B, H, L", (2, 4)), ("forward_state", "B, H, L", (2, 4, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kernel", "call", "axes", "shape"), diagonal(TYPES, INPUTS))
 def test_inputs(kernel, call, axes, shape):
     module = kernel(d_model=4, d_state=6, verbose=False)
     message = f"u must have shape ({axes}) with H = d_model = 4; got {shape}."
@@ -213,7 +210,10 @@ def test_inputs_and_state_of_different_batches(kernel, call, shape):
 # Checkpoints
 
 
-@pytest.mark.parametrize(("one", "other"), list(permutations(KERNELS, 2)))
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [pytest.param(*pair, marks=[] if "hope" in pair else pytest.mark.slow) for pair in permutations(KERNELS, 2)],
+)
 def test_checkpoint_of_another_kernel(one, other, caplog):
     """At the top and inside a model; a sentence says it in the log, torch's error names the parameters."""
     models = [torch.nn.ModuleDict({"layer": KERNELS[n](d_model=4, d_state=4)}) for n in (one, other)]

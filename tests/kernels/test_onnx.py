@@ -17,8 +17,8 @@ from numeric_cases import sequence_model
 
 LONGEST = 24
 UNTRUNCATED = {"truncation": "none"}
-KERNELS = [pytest.param(name, {}, marks=() if name == "hope" else pytest.mark.slow) for name in ENTRIES]
-OTHERS = [
+CASES = [
+    *((name, {}) for name in ENTRIES),
     ("hope", {"bidirectional": True}),
     ("hope", {"backend": "blocked"}),
     ("hope", UNTRUNCATED),
@@ -28,7 +28,6 @@ OTHERS = [
     ("rtf", UNTRUNCATED),
     ("s4", {"rank": 2, "init": "legt"}),
 ]
-KERNELS += [pytest.param(name, options, marks=pytest.mark.slow) for name, options in OTHERS]
 
 
 class Output(nn.Module):
@@ -74,7 +73,8 @@ def dynamic():
     return {"dynamic_shapes": ({0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=2, max=41)},)}
 
 
-@pytest.mark.parametrize(("name", "options"), KERNELS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_kernel(name, options):
     compared(convolution(name, **options))
 

@@ -11,8 +11,7 @@ from hope_ssm.hankel import certificates, h_infinity_norm, state_space_singular_
 from hope_ssm.kernels.orthonormal import all_pass_chain, paired, reflections
 from hope_ssm.kernels.reduced import reduce_kernel
 from hope_ssm.kernels.to_state_space import stepped_system, system
-
-KERNELS = ("hope", "s4", "s4d")
+from kernel_cases import KINDS
 
 
 def make(name, n=16, **options):
@@ -22,7 +21,7 @@ def make(name, n=16, **options):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("name", [*KERNELS, "reduced"])
+@pytest.mark.parametrize("name", [*KINDS, "reduced"])
 def test_the_steps_tell_the_state_space(name, channels):
     kernel = make(name, channels=channels)
     response = stepped_system(kernel).impulse_response(60).transpose(0, 1)
@@ -31,7 +30,7 @@ def test_the_steps_tell_the_state_space(name, channels):
 
 @pytest.mark.parametrize("options", [{"d_state": 6}, {"tolerance": 0.5}])
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_error_is_within_the_certificate(name, channels, options):
     """Of the responses themselves, sampled until they have decayed: nothing of the analysis is used but the claim."""
     kernel = make(name, channels=channels)
@@ -51,7 +50,7 @@ def test_the_error_is_within_the_certificate(name, channels, options):
             assert order == 6
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_matrices_are_those_of_the_steps(name):
     """With orthonormal states, poles inside the circle, and a real state of as many numbers as were asked for."""
     reduced, _ = reduce_kernel(make(name, channels=2), d_state=6)
@@ -81,7 +80,7 @@ def test_a_chain_has_the_poles_asked_for(poles):
 
 def test_every_kernel_can_keep_all_its_states():
     """Poles that are all equal (hope's), and modes that are far from orthogonal (those of S4)."""
-    for name in KERNELS:
+    for name in KINDS:
         kernel = make(name)
         reduced, report = reduce_kernel(kernel, d_state=16)
         torch.testing.assert_close(reduced(L=100)[0], kernel(L=100)[0], rtol=0, atol=1e-7)
@@ -102,7 +101,7 @@ def test_the_certificate_holds_of_what_is_stored_in_float32(name, tolerance):
     assert (report.certificate <= tolerance * report.largest).all()
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", KINDS)
 def test_half_of_the_states_are_a_smaller_model_with_a_smaller_state(name):
     kernel = registry.get(name)(d_model=4, d_state=64, verbose=False)
     reduced, report = reduce_kernel(kernel, d_state=30)

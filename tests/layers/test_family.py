@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ import torch
 from hope_ssm import registry
 from hope_ssm.layers.essm import ESSM
 from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.layers.hope_layer import HopeLayer
 from hope_ssm.layers.input_memory import InputMemory
+from hope_ssm.layers.linoss import LinOSS
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.layers.s4block import S4Block
+from hope_ssm.layers.s5 import S5
 from recurrence import assert_whole_is_chunks_is_steps, zero_state
 
 BATCH, LENGTH, H = 3, 11, 4
@@ -216,3 +221,30 @@ def test_states_and_steps_that_are_refused():
         long(x, short.default_state(2))
     with pytest.raises(TypeError, match=r"state must be complex of shape \(batch, 48, 1\)"):
         ESSM(H, heads=4, d_state=12)(x, filtered.default_state(2))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: ESSM(H, heads=2, d_state=3),
+        lambda: S5(H, d_state=8),
+        lambda: LinOSS(H, d_state=6),
+        lambda: S4Block(H, kernel="hope", d_state=6, horizon=9, input_memory={"size": 3}),
+        lambda: HopeLayer(H, d_state=6, horizon=9),
+    ],
+    ids=["essm", "s5", "linoss", "memory", "hope"],
+)
+def test_what_stands_in_the_padding_reaches_no_gradient(layer):
+    """Not even if it is not a number: 0 · NaN is NaN."""
+    module, lengths = layer().double(), torch.tensor([9, 4, 1])
+    zeros = torch.randn(3, 9, H, dtype=torch.float64)
+    for row, length in zip(zeros, lengths, strict=True):
+        row[length:] = 0
+    padding = torch.arange(9) >= lengths[:, None]
+    gradients = []
+    for x in (zeros, zeros.masked_fill(padding[..., None], math.nan)):
+        y = module(x, lengths=lengths)
+        y = y if isinstance(y, torch.Tensor) else y[0]
+        gradients.append(torch.autograd.grad(y[~padding].square().sum(), list(module.parameters())))
+    for got, wanted in zip(*gradients, strict=True):
+        assert torch.equal(got, wanted)

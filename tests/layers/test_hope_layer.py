@@ -193,6 +193,7 @@ def test_processes_agree_on_the_windows_of_their_longest_sequences(period, tmp_p
     assert longest_window(layer) > 4000
 
 
+@pytest.mark.slow
 def test_three_levels_at_the_beginning_of_ten_thousand_steps_are_read_at_their_end():
     """The windows of some hundred steps forget them, whatever is trained."""
     torch.manual_seed(0)

@@ -9,9 +9,9 @@ from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.pointwise import TiedDropout
 from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.backbone import SequenceModel
+from kernel_cases import KINDS
 
 LENGTH = 11
-KERNELS = ["hope", "s4d", "s4"]
 
 
 def direct(layer: FFTConvolution, x: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def direct(layer: FFTConvolution, x: torch.Tensor) -> torch.Tensor:
     return y.flatten(2)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 @pytest.mark.parametrize("options", [{}, {"channels": 2}, {"bidirectional": True}, {"l_max": 5}, {"l_max": 50}])
 def test_convolution_equals_a_double_loop(kernel, options):
     layer = FFTConvolution(3, kernel, d_state=6, **options).double()
@@ -46,7 +46,7 @@ def test_bidirectional_with_a_short_kernel():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 @pytest.mark.parametrize(("prenorm", "norm"), [(True, "layer"), (False, "layer"), (False, "batch"), (True, None)])
 def test_backbone_whole_in_chunks_and_in_steps(kernel, prenorm, norm):
     layer = {"_name_": "s4", "mode": kernel, "d_state": 6}

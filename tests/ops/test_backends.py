@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import reference
+from combinations import diagonal
 from hope_ssm.ops import backends
 from hope_ssm.ops.backends import krylov
 from installed import backend_parameters
@@ -66,8 +67,7 @@ def test_auto_says_once_what_it_took(caplog):
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 10, 63, 64, 65])
-@pytest.mark.parametrize("length", [1, 2, 3, 50, 51])
+@pytest.mark.parametrize(("n", "length"), diagonal([1, 2, 3, 4, 5, 9, 10, 63, 64, 65], [1, 2, 3, 50, 51]))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_values_and_gradients(backend, n, length, dtype, rng):
     """To rounding: π n ε times the largest value that each could have."""
@@ -146,8 +146,7 @@ def test_inputs_are_left_alone(backend):
 # The response in time
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 33, 64])
-@pytest.mark.parametrize("length", [1, 2, 3, 50, 65])
+@pytest.mark.parametrize(("n", "length"), diagonal([1, 2, 3, 4, 5, 9, 33, 64], [1, 2, 3, 50, 65]))
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_response_and_its_gradients(n, length, dtype, rng):
     """To rounding: ε times the largest value each could have; the slope also to that of its difference quotient."""

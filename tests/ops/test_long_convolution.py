@@ -142,6 +142,7 @@ def test_the_output_has_the_order_of_the_input(mode):
     assert by_u.transpose(1, 2).is_contiguous()
 
 
+@pytest.mark.slow
 def test_operators_are_sound():
     """torch's own checks of schema, fake kernel, autograd registration and dynamic shapes."""
     u, k = operands(2, 2, 3, 5, 4)

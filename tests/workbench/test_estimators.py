@@ -45,6 +45,7 @@ def test_scikit_learn_s_checks(name, sizes):
     assert [result["check_name"] for result in results if result["status"] == "skipped"] == ["check_array_api_input"]
 
 
+@pytest.mark.slow
 def test_sequences_of_different_lengths_are_classified():
     from sklearn.base import clone
 

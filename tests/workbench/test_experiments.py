@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from combinations import diagonal
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.resuming import differences
 from hope_ssm.workbench.training import build, train
@@ -71,8 +72,10 @@ def test_the_published_settings(task):
     assert layer["bidirectional"]
 
 
-@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "experiment-1"])  # it has variants
-@pytest.mark.parametrize("kernel", ["s4", "s4d", "conv"])
+@pytest.mark.parametrize(
+    ("experiment", "kernel"),
+    diagonal([name for name in EXPERIMENTS if name != "experiment-1"], ["s4", "s4d", "conv"]),  # that one has variants
+)
 def test_another_kernel_changes_the_kernel_alone(experiment, kernel):
     ours, other = (
         compose([f"experiment=hope/{experiment}"]),
@@ -205,6 +208,7 @@ def sweeps():
         yield name, [[f"{key}={v}" for v in values.split(",")] for key, values in (o.split("=", 1) for o in options)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), list(sweeps()))
 def test_the_sweeps_of_the_results_compose(name, options):
     for place, choices in enumerate(options):

@@ -27,7 +27,9 @@ def model(kernel, encoder="linear", **options):
     return SequenceTask(config, d_input=2, d_output=3, n_tokens=4).eval()
 
 
-@pytest.mark.parametrize("kernel", ["s4d", "s4", "rtf", "s4d-real", "hope-bands"])
+@pytest.mark.parametrize(
+    "kernel", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("s4d", "s4", "s4d-real", "hope-bands")), "rtf"]
+)
 @torch.no_grad()
 def test_a_linear_step_is_the_kernel_s_for_thousands_of_steps(kernel):
     """Real and float32, yet near the kernel in float64: A - 1 is rounded and not A."""

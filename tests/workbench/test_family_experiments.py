@@ -10,7 +10,7 @@ from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.training import train
 
 # arXiv 2410.02035 and its public code: features, layers, α, rates of all, of Δt and of A and B (None: as all), weight
-# decay, least Δt, copies of A and B (None: one a feature), batch size, steps of warm-up and of the schedule
+# decay, least Δt, copies of A and B (None: one per feature), batch size, steps of warm-up and of the schedule
 S4D_FT = {
     "listops": (128, 6, 3, 0.008, None, 0.004, 0.03, 0.001, 1, 32, 5000, 150_000),
     "text": (256, 6, 5, 0.01, None, 0.001, 0.05, 0.001, 1, 32, 2000, 20_000),

@@ -12,8 +12,8 @@ from hope_ssm.layers.tail_pool import TailPool
 from hope_ssm.workbench.models.backbone import SequenceModel
 from hope_ssm.workbench.models.coders import LinearEncoder, SequenceDecoder
 from hope_ssm.workbench.models.norms import BatchNorm
+from kernel_cases import KINDS
 
-KERNELS = ["hope", "s4d", "s4"]
 LENGTHS = torch.tensor([7, 1, 11, 7, 4])
 PADDED = 11
 
@@ -93,7 +93,7 @@ def test_batch_norm_in_training_counts_no_padding():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 @pytest.mark.parametrize("lengths", [[7, 1, 11, 7, 4], [5, 5, 5, 5, 5], [11, 11, 11, 11, 11]])
 def test_the_state_is_the_one_after_each_sequence(kernel, lengths):
     """And its gradient; the next chunk goes on from there."""
@@ -155,7 +155,7 @@ def test_lengths_that_are_refused(lengths, error, got):
 # Both directions
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("l_max", [None, 1, 4, 50])
 @pytest.mark.parametrize("lag", [-1, 0])

@@ -8,6 +8,7 @@ from importlib import resources
 import pytest
 import torch
 
+from combinations import diagonal
 from hope_ssm.arithmetic import arithmetic
 from hope_ssm.workbench.configuration import CONFIG_MODULE, as_here, compose
 from hope_ssm.workbench.optimization import SCHEDULERS, linear_warmup
@@ -64,8 +65,7 @@ def test_every_parameter_trains(line):
     assert not still
 
 
-@pytest.mark.parametrize("scheduler", groups("scheduler"))
-@pytest.mark.parametrize("pipeline", groups("pipeline"))
+@pytest.mark.parametrize(("pipeline", "scheduler"), diagonal(groups("pipeline"), groups("scheduler")))
 def test_every_scheduler_goes_with_every_pipeline(pipeline, scheduler):
     """Nothing is left of the scheduler that a pipeline names itself."""
     config = compose([f"pipeline={pipeline}", f"scheduler={scheduler}", "optimizer.lr=0.01"])

@@ -63,7 +63,7 @@ def test_an_unresolved_configuration_of_omegaconf_says_which_key():
 
 
 def alone(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,7 +99,7 @@ def test_a_composition_inside_a_running_hydra(tmp_path):
         "    print('done')\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "done", done.stderr
 
 

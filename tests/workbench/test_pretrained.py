@@ -69,6 +69,7 @@ def test_a_resumed_run_keeps_its_own_weights(run, tmp_path, caplog):
     config = compose([*OTHER, "kernel=hope", f"train.init_from={run}"])
     train(config, tmp_path / "tuned", callbacks=[])
     config["train"]["ckpt"], config["trainer"]["max_epochs"] = "auto", 2
+    caplog.clear()
     with caplog.at_level(logging.INFO, logger="hope_ssm.workbench"):
         train(config, tmp_path / "tuned", callbacks=[])
     assert not [line for line in caplog.messages if line.startswith("Weights of")]

@@ -54,6 +54,7 @@ def test_load_gives_the_best_model_ready_to_predict(sweep):
     assert all(torch.equal(last[name], saved[name]) for name in saved)
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_and_takes_other_data(sweep):
     metrics = evaluate(sweep / "0")
     results = RunDirectory(sweep / "0").results
@@ -166,6 +167,7 @@ def test_the_commands(hope, sweep, tmp_path):
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_a_report_says_where_kernels_share_differently(sweep, tmp_path):
     for number, n_ssm in enumerate(("1", "null")):
         kernel = ("s4d", "hope")[number]

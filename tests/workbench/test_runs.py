@@ -177,6 +177,7 @@ def test_auto_starts_resumes_and_skips(tmp_path):
     assert len(longer.history.epochs) == 5
 
 
+@pytest.mark.slow
 def test_the_loggers_that_are_asked_for(tmp_path, monkeypatch):
     run(tmp_path / "board", "train.tensorboard=true")
     assert list((tmp_path / "board" / "tensorboard").glob("events.*"))

@@ -10,8 +10,7 @@ import torch
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.layers.s4block import S4Block
 from hope_ssm.workbench.models.backbone import SequenceModel
-
-KERNELS = ["hope", "s4d", "s4"]
+from kernel_cases import KINDS
 
 
 def model_of(kernel="hope", **layer):
@@ -22,7 +21,7 @@ def model_of(kernel="hope", **layer):
 # Steps and chunks
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 def test_setup_step_at_any_time_and_training_in_between(kernel):
     """At every level as in the host; after an optimizer step the next sample has the new parameters."""
     model = model_of(kernel)
@@ -47,7 +46,7 @@ def test_setup_step_at_any_time_and_training_in_between(kernel):
         model.setup_step(stride=2)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 def test_l_max_longer_and_shorter_than_the_input(kernel):
     """Chunks up to l_max go on from their state exactly, as steps do; a longer one is refused, not cut."""
     layer = FFTConvolution(3, kernel, d_state=6, l_max=8).double()
@@ -71,7 +70,7 @@ def test_l_max_longer_and_shorter_than_the_input(kernel):
         layer(x[:, :9], state)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 def test_states_that_are_refused(kernel):
     """Of another batch, feature, n, number of axes, dtype or kind: never broadcast."""
     layer = FFTConvolution(4, kernel, d_state=6)

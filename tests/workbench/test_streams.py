@@ -9,9 +9,9 @@ from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.data.loaders import ChunkLoader
 from hope_ssm.workbench.streaming import Stream, detached, streams
 from hope_ssm.workbench.training import build, train
+from kernel_cases import KINDS
 from tiny import TINY
 
-KERNELS = ["hope", "s4d", "s4"]
 QUIET = "+trainer.enable_progress_bar=false"
 CHUNKS = ["experiment=hope/noisy-digits-chunks", *[o for o in TINY if o.startswith(("model.", "trainer", "+trainer"))]]
 CHUNKS += ["dataset.l_noise=36", "loader.chunk_len=20", "trainer.limit_train_batches=10"]  # 64 + 36 = 5 · 20
@@ -42,7 +42,7 @@ def steps_of(task, batches, monkeypatch):
     return [task.training_step(batch, index) for index, batch in enumerate(batches)]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", KINDS)
 def test_chunks_train_with_the_carried_and_detached_state(kernel, monkeypatch):
     """Loss and gradient of every chunk are those of the model called by hand with the state of the chunks before."""
     task, data = build(compose([*CHUNKS, f"kernel={kernel}"]))

@@ -89,16 +89,28 @@ DAMAGES = {
 }  # fmt: skip
 
 
+def _beside_a_sound_one(place, sound, kind):
+    for name in ("a", "b"):
+        shutil.copytree(sound, place / name)
+    name, apply, _ = DAMAGES[kind]
+    apply(place / "b" / name)
+    return survey(place)
+
+
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_one_damaged_run_is_named_and_the_others_are_there(tmp_path, sound, kind, capsys):
-    name, apply, said = DAMAGES[kind]
-    for place in ("a", "b"):
-        shutil.copytree(sound, tmp_path / place)
-    apply(tmp_path / "b" / name)
-    found, damaged = survey(tmp_path)
+def test_one_damaged_run_is_named_and_the_others_are_there(tmp_path, sound, kind):
+    said = DAMAGES[kind][2]
+    found, damaged = _beside_a_sound_one(tmp_path, sound, kind)
     assert [r.path for r in found] == [tmp_path / "a"] == [r.path for r in find_runs(tmp_path)]
     assert list(damaged) == [tmp_path / "b"]
     assert said in damaged[tmp_path / "b"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k == "a row too few" else pytest.mark.slow) for k in DAMAGES]
+)
+def test_the_commands_leave_it_out_and_say_so(tmp_path, sound, kind, capsys):
+    _, damaged = _beside_a_sound_one(tmp_path, sound, kind)
     assert runs.run([str(tmp_path)]) == 0
     listed = capsys.readouterr().out
     assert f"Left out, damaged: {tmp_path / 'b'} ({damaged[tmp_path / 'b']})." in listed

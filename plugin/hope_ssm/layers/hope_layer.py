@@ -65,7 +65,7 @@ class HopeLayer(nn.Module):
         """
         if self.training and self._awaits_length:
             self._suit_first(x, lengths, state, rate)
-        y, after = self.block(without_padding(x, lengths), state, rate, lengths, step_scale)
+        y, after = self.block(x, state, rate, lengths, step_scale)
         y = without_padding(y, lengths)
         return y if state is None else (y, after)
 

@@ -1,8 +1,8 @@
 """Padded batches: which steps are a sequence's own. Axes: B batch, L steps, H features.
 
 Padding becomes 0 in three places and nowhere else. Where weights read what came from outside (the linear encoder, the
-backbone, ``HopeLayer``, ``SharedStateLayer``, an input memory, the gate of a block): a NaN in the padding would reach
-their gradients, 0 · NaN is NaN. Where steps are mixed (``FFTConvolution``, norms over steps, pools, the decoder):
+backbone, ``SharedStateLayer``, an input memory, the gate of a block): a NaN in the padding would reach their gradients,
+0 · NaN is NaN. Where steps are mixed (``FFTConvolution``, norms over steps, pools, the decoder):
 biases have filled the padding again. And in the outputs of ``HopeLayer`` and of the backbone, which promise it.
 """
 

@@ -10,20 +10,25 @@ moments are moments again. Derivatives of every order come from the two sums.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Sums(Protocol):
-    """Values and moments, without derivatives; a module with these two functions will do."""
+@dataclass(frozen=True)
+class Sums:
+    """Values and moments, without derivatives.
 
-    def polynomial(self, c: Tensor, dt: Tensor, length: int) -> Tensor:
-        """(S, R, n), (S), L → (S, R, F) complex."""
+    Attributes:
+        polynomial: (S, R, n), (S), L → (S, R, F) complex.
+        moments: (S, R, F) complex, (S), L, n → (S, R, n) real.
+    """
 
-    def moments(self, gradient: Tensor, dt: Tensor, length: int, order: int) -> Tensor:
-        """(S, R, F) complex, (S), L, n → (S, R, n) real."""
+    polynomial: Callable[[Tensor, Tensor, int], Tensor]
+    moments: Callable[[Tensor, Tensor, int, int], Tensor]
 
 
 def differentiable(c: Tensor, dt: Tensor, length: int, sums: Sums) -> Tensor:

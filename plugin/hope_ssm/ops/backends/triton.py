@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from typing import Any
 
@@ -12,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hope_ssm.ops.backends.batches import by_system
-from hope_ssm.ops.backends.polynomial import differentiable
+from hope_ssm.ops.backends.polynomial import Sums, differentiable
 from hope_ssm.ops.frequency import frequency_grid
 
 # Frequencies and warps of a program: tuned on a GPU for every order and number of frequencies, once.
@@ -32,7 +31,7 @@ def samples(coefficients: Tensor, sampling_period: Tensor, length: int) -> Tenso
         of the coefficients. The backward pass adds in a fixed order.
     """
     c, dt, restore = by_system(coefficients.to(sampling_period.dtype), sampling_period)
-    return restore(differentiable(c, dt, length, sys.modules[__name__]))
+    return restore(differentiable(c, dt, length, Sums(polynomial, moments)))
 
 
 def polynomial(c: Tensor, dt: Tensor, length: int) -> Tensor:
@@ -47,7 +46,7 @@ def polynomial(c: Tensor, dt: Tensor, length: int) -> Tensor:
 
 
 def moments(gradient: Tensor, dt: Tensor, length: int, order: int) -> Tensor:
-    """(S, R, F) complex, (S), L, n → (S, R, n) real, n sums a block of frequencies, then one over the blocks."""
+    """(S, R, F) complex, (S), L, n → (S, R, n) real, n sums per block of frequencies, then one over the blocks."""
     systems, rows, frequencies = gradient.shape
     cosine, sine = _half_angles(length, dt)
     smallest = min(block for block, _ in CONFIGURATIONS)

@@ -44,7 +44,7 @@ def check_tokens(encoder: str, x: Tensor) -> Tensor:
 
 
 class EmbeddingEncoder(nn.Embedding):
-    """i ↦ e_i, a trained vector a token; (B, L) to (B, L, H)."""
+    """i ↦ e_i, one trained vector per token; (B, L) to (B, L, H)."""
 
     def __init__(self, n_tokens: int, d_model: int) -> None:
         super().__init__(check_vocabulary("embedding", n_tokens), d_model)
