@@ -16,6 +16,7 @@ def results(root: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(root.rglob("results.json"))]
 
 
+@pytest.mark.slow
 def test_the_same_override_line_as_in_the_host(hope, tmp_path):
     done = hope("train", *TINY, "model.layer.mode=hope")
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from hope_ssm.workbench.data import builtin, make_splits
 N = 10  # images per file
 
 
+@pytest.mark.slow
 def test_mnist_is_whole_and_shuffled():
     parts = sequential_mnist(3)
     assert {name: len(part) for name, part in parts.items()} == {"test": 1000, "val": 500, "train": 3500}

@@ -185,6 +185,7 @@ def test_hankel_singular_values_depend_on_neither_period_nor_frequency(dt, omega
     torch.testing.assert_close(state_space_singular_values(system), exact, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_bands_reach_a_delay_that_hope_cannot():
     """Least squares, small coefficients, of a delay by T = 128 of frequencies up to 1/2 from 32 orthonormal states.
 

@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 OPTIONS = [o for o in TINY if not o.startswith(("pipeline", "dataset"))] + ["loader.batch_size=4"]
 
 
+@pytest.mark.slow
 def test_the_page_s_file_trains_by_its_path(hope, tmp_path):
     code = re.search(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 20

@@ -146,6 +146,7 @@ def test_a_report_says_what_it_left_out_and_what_is_odd(tmp_path):
         report.write(tmp_path, tmp_path / "report")
 
 
+@pytest.mark.slow
 def test_the_commands(hope, sweep, tmp_path):
     listed = hope("runs", str(sweep))
     assert listed.returncode == 0, listed.stderr
