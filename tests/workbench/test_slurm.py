@@ -103,3 +103,24 @@ def test_a_job_that_is_stopped_goes_on(tmp_path, end):
         assert epochs == sorted(set(epochs), key=lambda epoch: int(float(epoch)))
     finally:
         call("scancel", job, directory=tmp_path)
+
+
+def test_a_checkpoint_before_the_time_is_up(tmp_path):
+    """``--signal`` sends SIGUSR1 within the first epoch: the run saves after the step in progress, and goes on."""
+    run = tmp_path / "run"
+    long_epoch = ["loader.batch_size=1", "dataset.l_noise=8000", "model.d_model=128", "trainer.limit_train_batches=1.0"]
+    command = [HOPE, "train", *SMALL, *long_epoch, "hydra.run.dir=run", "train.ckpt=auto"]
+    script = tmp_path / "job.sh"
+    lines = ["#!/bin/bash", "#SBATCH --time=3 --signal=USR1@60", "srun " + " ".join(map(str, command))]
+    script.write_text("\n".join(lines) + "\n")
+    job = call("sbatch", "--parsable", script, directory=tmp_path).strip()
+    try:
+        until(lambda: (run / "checkpoints" / "last.ckpt").is_file(), 180)
+        assert state(job) == "RUNNING"
+        assert run_json(run)["state"] == "running"
+        call("scancel", job, directory=tmp_path)
+        until(lambda: not state(job))
+        assert run_json(run)["state"] == "interrupted"
+        assert not (run / "results.json").exists()
+    finally:
+        call("scancel", job, directory=tmp_path, check=False)
