@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hope_ssm.ops import grouped_convolution, workers
+from hope_ssm.ops import long_convolution as long
 from hope_ssm.ops.long_convolution import long_convolution
 
 MODES = ("plain", "whole", "grouped")
@@ -140,6 +141,17 @@ def test_the_output_has_the_order_of_the_input(mode):
     assert found.permute(0, 3, 1, 2).is_contiguous()
     (by_u,) = torch.autograd.grad(found.sum(), u)
     assert by_u.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize(("small", "way"), [(10**9, "_Whole"), (0, "_Convolution")])
+def test_auto_takes_the_way_that_fits_the_size(small, way, monkeypatch):
+    """On a CPU, that is; where a transform or tangents are at work, the three lines as they are written."""
+    monkeypatch.setattr(long, "SMALL", small)
+    u, k = operands(2, 1, 3, 9, 9)
+    assert way in type(long_convolution(u, k).grad_fn).__name__
+    found = torch.func.grad(lambda k: long_convolution(u.detach(), k).sum())(k.detach())
+    exact = torch.autograd.grad(double_sum(u, k, 0).sum(), k)[0]
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow

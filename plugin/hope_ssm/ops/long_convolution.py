@@ -15,7 +15,7 @@ from hope_ssm.ops.transforms import forward_mode, into_onnx, largest, recorded, 
 from hope_ssm.precision import working_dtype
 
 MODES = ("auto", "grouped", "whole", "plain")
-# Outputs below which the fixed cost of the groups is more than they save (docs/speed.md).
+# Outputs from which a training step is faster in groups, in memory that is not kept (docs/speed.md).
 SMALL = 1 << 23
 
 
