@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from files import contents
-from hope_ssm.datasets.lra import checking, listops
+from hope_ssm.datasets.lra import checking, listops, small, texts
 from hope_ssm.datasets.lra.making import part_generator
 from hope_ssm.datasets.lra.texts import listops_symbols
 
@@ -204,3 +204,28 @@ def test_a_full_disk(monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10**5})())
     with pytest.raises(OSError, match=r"must have 0.0 GB free; it has 0.0 GB\. Name another disk"):
         listops.make(tmp_path / "small", size=60)
+
+
+def listed(part) -> list[tuple]:
+    return [(*sample[0].tolist(), sample[1]) for sample in part]
+
+
+def test_the_small_splits_are_those_of_the_files_or_are_cut_anew(tmp_path):
+    """Without a seed and with the shares of the files, the files; with a seed, the same samples in other splits."""
+    made, _ = small.listops_splits(tmp_path, size=100)
+    files, _ = texts.listops(str(small.listops_folder(tmp_path, size=100)), l_max=128, append_eos=False)
+    assert {name: listed(part) for name, part in made.items()} == {name: listed(part) for name, part in files.items()}
+    shares = {"val_split": 0.1, "test_split": 0.2}
+    drawn = [small.listops_splits(tmp_path, size=100, seed=seed, **shares)[0] for seed in (0, 0, 1)]
+    first, again, other = ({name: listed(part) for name, part in one.items()} for one in drawn)
+    assert first == again != other
+    assert {name: len(part) for name, part in first.items()} == {"train": 70, "val": 10, "test": 20}
+    everything = sorted(sample for part in files.values() for sample in listed(part))
+    for splits in (first, other):
+        assert sorted(sample for part in splits.values() for sample in part) == everything
+
+
+@pytest.mark.parametrize("shares", [{"val_split": 0.0}, {"test_split": 0.001}, {"val_split": 0.5, "test_split": 0.5}])
+def test_the_small_splits_are_not_empty(tmp_path, shares):
+    with pytest.raises(ValueError, match="must leave no split of 100 samples empty"):
+        small.listops_splits(tmp_path, size=100, **shares)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hope_ssm.checks import check_known, check_positive_integer
 from hope_ssm.datasets.digits import N_CLASSES, digits
-from hope_ssm.datasets.lra import pathfinder_images, small, texts
+from hope_ssm.datasets.lra import pathfinder_images, small
 from hope_ssm.datasets.mnist import sequential_mnist
 from hope_ssm.datasets.noise_tail import NoiseTail
 from hope_ssm.datasets.randomness import SPLITS
@@ -187,13 +187,15 @@ class SmallListOps(CheckedOptions, SequenceDataset):
     @property
     def init_defaults(self) -> dict[str, Any]:
         """Return the options with their defaults."""
-        return {"size": small.LISTOPS_SIZE, "data_seed": 0, "l_max": 128}
+        shares = {"val_split": 0.02, "test_split": 0.02, "seed": None}
+        return {"size": small.LISTOPS_SIZE, "data_seed": 0, "l_max": 128, **shares}
 
     def setup(self) -> None:
         """Draw the samples if they are not there, and read them."""
-        small.make_listops(default_data_path, self.data_seed, self.size)
-        folder = small.listops_folder(default_data_path, self.data_seed, self.size)
-        parts, vocabulary = texts.listops(str(folder), l_max=self.l_max, append_eos=False)
+        shares = {"val_split": self.val_split, "test_split": self.test_split}
+        parts, vocabulary = small.listops_splits(
+            default_data_path, self.data_seed, self.size, l_max=self.l_max, seed=self.seed, **shares
+        )
         self.n_tokens = len(vocabulary)
         for name, part in parts.items():
             setattr(self, f"dataset_{name}", part)

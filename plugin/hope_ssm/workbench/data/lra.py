@@ -17,10 +17,18 @@ def listops(
     return Splits.of(parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
 
 
-def listops_small(size: int = small.LISTOPS_SIZE, data_seed: int = 0, l_max: int = 128) -> Splits:
+def listops_small(
+    size: int = small.LISTOPS_SIZE,
+    data_seed: int = 0,
+    l_max: int = 128,
+    val_split: float = 0.02,
+    test_split: float = 0.02,
+    seed: int | None = None,
+) -> Splits:
     """Nested lists of 16 to 128 symbols, drawn at first use."""
-    small.make_listops(place(None), data_seed, size)
-    return listops(str(small.listops_folder(place(None), data_seed, size)), l_max, append_eos=False)
+    shares = {"val_split": val_split, "test_split": test_split}
+    parts, vocabulary = small.listops_splits(place(None), data_seed, size, l_max=l_max, seed=seed, **shares)
+    return Splits.of(parts, d_input=len(vocabulary), d_output=10, n_tokens=len(vocabulary), collate=pad)
 
 
 def imdb(
