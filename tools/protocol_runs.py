@@ -60,10 +60,14 @@ class Task:
 
 
 BOTH = grid(RATES, PERIODS)
-# The common range is what S4's and S4D's own already is. The second half of their trials has HOPE's own at this length of
-# sequences, n/(16 L) to 2 n/L with n = 64.
+
+
 def kernels(length: int) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return {kernel: (overrides, settings)} for sequences of ``length`` steps."""
+    """Return {kernel: (overrides, settings)} for sequences of ``length`` steps.
+
+    The common range of Δt is what S4's and S4D's own already is, so the second half of their trials has HOPE's own,
+    n/(16 L) to 2 n/L with n = 64.
+    """
     hopes = f"model.layer.dt_min={4 / length!r} model.layer.dt_max={128 / length!r}"
     other = grid(RATES, {"own": "", "hope's": hopes})
     return {
@@ -116,7 +120,8 @@ TASKS = {
         tests=359,
     ),
     "mnist": Task(
-        "experiment=hope/noisy-mnist-small decoder.l_tail=32 dataset.l_noise=188 model.d_model=16 trainer.max_epochs=15",
+        "experiment=hope/noisy-mnist-small decoder.l_tail=32 dataset.l_noise=188 model.d_model=16 "
+        "trainer.max_epochs=15",
         {**kernels(384), **FREE, **LARGE, **BANDS},
         tests=1000,
         choosing=(100,),
