@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import protocol_runs
-from protocol_runs import CHOOSING, ROOT, TABLE, Record, Task, chosen, stored
+from protocol_runs import ROOT, TABLE, Record, Task, chosen, stored
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
@@ -153,12 +153,12 @@ def choices(task: Task, trials: list[Record]) -> str:
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for trial in trials:
         found[trial["row"], trial["settings"]][int(trial["seed"])] = float(trial["validation"])
-    seeds = [f"seed {seed}" for seed in CHOOSING]
+    seeds = [f"seed {seed}" for seed in task.choosing]
     lines = [f"| trial | settings | {' | '.join(seeds)} |", "| --- " * (2 + len(seeds)) + "|"]
     for row, (_, settings) in task.rows.items():
         for one in settings:
             if (row, one) in found:
-                cells = [f"{scale * found[row, one][s]:{form}}" if s in found[row, one] else "–" for s in CHOOSING]
+                cells = [f"{scale * found[row, one][s]:{form}}" if s in found[row, one] else "–" for s in task.choosing]
                 lines.append(f"| {' | '.join([row, one, *cells])} |")
     return "Best validation of the trials from which the settings are chosen:\n\n" + "\n".join(lines)
 

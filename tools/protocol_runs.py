@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 STORE = ROOT / "docs" / "results"
-CHOOSING, TABLE = (100, 101), (0, 1, 2, 3, 4)  # seeds
+TABLE = (0, 1, 2, 3, 4)  # seeds
 COLUMNS = (
     "stage", "row", "settings", "seed", "validation", "test", "epochs", "steps", "epochs_to_90", "kernel_parameters",
     "commit", "curve",
@@ -49,29 +49,41 @@ class Task:
         rows: {row: (overrides, {settings: overrides} to choose from)}; the first is what the others are compared with.
         metric: of validation and test.
         tests: samples of the test set where the metric is an accuracy, for its sampling error.
+        choosing: the seeds of the trials from which settings are chosen.
     """
 
     experiment: str
     rows: dict[str, tuple[str, dict[str, str]]]
     metric: str = "accuracy"
     tests: int | None = None
+    choosing: tuple[int, ...] = (100, 101)
 
 
 BOTH = grid(RATES, PERIODS)
-# The common range is what S4's and S4D's own already is; their second half of the trials has HOPE's.
-HOPES = {"own": "", "hope's": "model.layer.dt_min=0.015625 model.layer.dt_max=0.5"}
-OTHER = grid(RATES, HOPES)
-KERNELS: dict[str, tuple[str, dict[str, str]]] = {
-    "hope": ("kernel=hope", BOTH),
-    "s4d": ("kernel=s4d", OTHER),
-    "s4": ("kernel=s4", OTHER),
-    "s4-hippo": ("kernel=s4-hippo", OTHER),
-    "lru": ("kernel=lru", grid(RATES)),
-    "s4d-real": ("kernel=s4d-real", OTHER),
-    "dss": ("kernel=dss", OTHER),
-    "stable": ("kernel=stable", OTHER),
-    "rtf": ("kernel=rtf", grid(RATES_OF_RTF, STARTS)),
-}
+
+
+def kernels(length: int) -> dict[str, tuple[str, dict[str, str]]]:
+    """Return {kernel: (overrides, settings)} for sequences of ``length`` steps.
+
+    The common range of Δt is what S4's and S4D's own already is, so the second half of their trials has HOPE's own,
+    n/(16 L) to 2 n/L with n = 64.
+    """
+    hopes = f"model.layer.dt_min={4 / length!r} model.layer.dt_max={128 / length!r}"
+    other = grid(RATES, {"own": "", "hope's": hopes})
+    return {
+        "hope": ("kernel=hope", BOTH),
+        "s4d": ("kernel=s4d", other),
+        "s4": ("kernel=s4", other),
+        "s4-hippo": ("kernel=s4-hippo", other),
+        "lru": ("kernel=lru", grid(RATES)),
+        "s4d-real": ("kernel=s4d-real", other),
+        "dss": ("kernel=dss", other),
+        "stable": ("kernel=stable", other),
+        "rtf": ("kernel=rtf", grid(RATES_OF_RTF, STARTS)),
+    }
+
+
+DIGITS = kernels(256)
 FREE = {
     "conv, whole length": ("kernel=conv", grid({"global": ""})),
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
@@ -87,7 +99,7 @@ BANDS = {
 }
 # What a linear readout finds in the outputs of layers that stay as they began.
 PROBES = {
-    f"probe, {name}": (f"{({**KERNELS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
+    f"probe, {name}": (f"{({**DIGITS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
     for name in ("hope", "s4d", "conv, 64 taps")
 }
 # Other layers of the family; with the filter the initial frequencies may be α times as high.
@@ -97,33 +109,31 @@ HEADS = {f"{heads} heads": f"model.layer.heads={heads} model.layer.d_state={128 
 LAYERS = {
     "s4d with filter": (f"kernel=s4d {FILTER}", SCALES),
     "hope with filter": (f"kernel=hope {FILTER}", BOTH),
-    "s4d with memory": (f"kernel=s4d {MEMORY}", OTHER),
+    "s4d with memory": (f"kernel=s4d {MEMORY}", DIGITS["s4d"][1]),
     "hope with memory": (f"kernel=hope {MEMORY}", BOTH),
     "essm": ("model/layer=essm", HEADS),
 }
-# In the delay task the sequences have 512 steps: HOPE's own range is n/(16 L) to 2 n/L.
-SLOWER = {"own": "", "hope's": "model.layer.dt_min=0.0078125 model.layer.dt_max=0.25"}
-
-
-def of_length_512(names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return rows with the two ranges of Δt at 512 steps."""
-    return {n: (KERNELS[n][0], grid(RATES, SLOWER) if KERNELS[n][1] is OTHER else KERNELS[n][1]) for n in names}
-
-
 TASKS = {
     "short-tail": Task(
         "experiment=hope/noisy-digits decoder.l_tail=32 trainer.max_epochs=60",
-        {**KERNELS, **FREE, **LARGE, **PROBES, **BANDS, **LAYERS},
+        {**DIGITS, **FREE, **LARGE, **PROBES, **BANDS, **LAYERS},
         tests=359,
+    ),
+    "mnist": Task(
+        "experiment=hope/noisy-mnist-small decoder.l_tail=32 dataset.l_noise=188 model.d_model=16 "
+        "trainer.max_epochs=15",
+        {**kernels(384), **FREE, **LARGE, **BANDS},
+        tests=1000,
+        choosing=(100,),
     ),
     "delay": Task(
         "experiment=hope/delay-small trainer.max_epochs=40",
-        {**of_length_512(("hope", "s4d", "s4", "s4-hippo", "lru")), **LARGE, **BANDS},
+        {**kernels(512), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
         metric="loss",
     ),
     "tones": Task(
         "experiment=hope/tones trainer.max_epochs=40",
-        {**of_length_512(("hope", "s4d", "s4", "lru")), **LARGE, **BANDS},
+        {**{name: kernels(512)[name] for name in ("hope", "s4d", "s4", "lru")}, **LARGE, **BANDS},
         tests=1000,
     ),
 }
@@ -151,10 +161,10 @@ def chosen(task: Task, records: list[Record], row: str) -> str | None:
     for record in records:
         if record["stage"] == "choice" and record["row"] == row and record["settings"] in settings:
             found[record["settings"]][int(record["seed"])] = float(record["validation"])
-    if any(not set(CHOOSING) <= set(values) for values in found.values()):
+    if any(not set(task.choosing) <= set(values) for values in found.values()):
         return None
     best = max if task.metric == "accuracy" else min
-    return best(found, key=lambda one: statistics.fmean(found[one][seed] for seed in CHOOSING))
+    return best(found, key=lambda one: statistics.fmean(found[one][seed] for seed in task.choosing))
 
 
 def lacking(name: str, rows: Sequence[str] | None = None) -> list[Run]:
@@ -167,7 +177,7 @@ def lacking(name: str, rows: Sequence[str] | None = None) -> list[Run]:
     done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records}
     plan = [
         ("choice", row, one, seed)
-        for seed in CHOOSING for row, settings in wanted.items() if len(settings) > 1 for one in settings
+        for seed in task.choosing for row, settings in wanted.items() if len(settings) > 1 for one in settings
     ]  # fmt: skip
     ready = {row: chosen(task, records, row) for row in wanted}
     plan += [("table", row, one, seed) for seed in TABLE for row, one in ready.items() if one is not None]
