@@ -48,11 +48,11 @@ def stored(tools, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "STORE", tmp_path)
     for page in ("PAGE", "README"):
         monkeypatch.setattr(tools.page, page, tmp_path / f"{page}.md")
-    rows = {name: runs.KERNELS[name] for name in ("hope", "s4d", "lru")}
+    rows = {name: runs.DIGITS[name] for name in ("hope", "s4d", "lru")}
     monkeypatch.setattr(runs, "TASKS", {"digits": runs.Task("", rows, tests=359)})
     level = {"hope": 0.97, "s4d": 0.6, "lru": 0.96}
     common = {"epochs": "4", "steps": "100", "epochs_to_90": "2", "kernel_parameters": "4160", "commit": "abc"}
-    for stage, seeds in (("choice", runs.CHOOSING), ("table", runs.TABLE)):
+    for stage, seeds in (("choice", runs.Task.choosing), ("table", runs.TABLE)):
         for row, (_, settings) in rows.items():
             for place, one in enumerate(settings if stage == "choice" else [[*settings][-1]]):
                 for seed in seeds:
@@ -111,7 +111,7 @@ def test_choices_come_from_all_their_seeds(stored):
     twice = [r | {"seed": "100"} if r["stage"] == "choice" and r["seed"] == "101" else r for r in records]
     assert runs.chosen(task, twice, "hope") is None, "one seed that is stored twice is one seed"
     assert not runs.lacking("digits")
-    runs.TASKS["digits"].rows["s4"] = runs.KERNELS["s4"]
+    runs.TASKS["digits"].rows["s4"] = runs.DIGITS["s4"]
     assert not runs.lacking("digits", ["hope", "lru"])
     assert runs.lacking("digits", ["lru", "s4"])[0][:2] == ("choice", "s4")
     with pytest.raises(SystemExit):

@@ -126,6 +126,13 @@ TASKS = {
         tests=1000,
         choosing=(100,),
     ),
+    "listops": Task(
+        "experiment=hope/lra-listops-small dataset.size=12500 dataset.val_split=0.08 dataset.test_split=0.16 "
+        "trainer.max_epochs=10",
+        {**kernels(128), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
+        tests=2000,
+        choosing=(100,),
+    ),
     "delay": Task(
         "experiment=hope/delay-small trainer.max_epochs=40",
         {**kernels(512), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
