@@ -15,7 +15,7 @@ def carried(name: str, trained: str, period: float, largest: float = 1e3) -> int
     """Count the orthonormal responses with more than half of their energy at the lags of the pattern.
 
     Responses are those of one feature for any ``trained`` parameter c, at the initial poles. Directions whose response
-    is less than 1/``largest`` of the strongest one's for the same c are left out: training would have to find c as large.
+    is less than 1/``largest`` of the strongest one's for the same c are left out: training would have to find such c.
     """
     torch.manual_seed(0)
     kernel = registry.get(name)(d_model=1, d_state=64, dt_min=period, dt_max=period, verbose=False).double()
