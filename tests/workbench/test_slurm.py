@@ -72,6 +72,22 @@ def test_two_tasks_are_two_ranks_of_one_run(tmp_path):
     assert logs.count("test/accuracy") == 1
 
 
+def test_two_nodes_are_one_run(tmp_path):
+    """By the launcher, and by a script of one's own: four ranks, two on each node, and one test of the model."""
+    run = [*SMALL, "train.seed=0", "trainer.devices=2", "+trainer.num_nodes=2", "trainer.strategy=ddp"]
+    nodes = ["hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2"]
+    call(HOPE, "train", "-m", *run, "hydra.sweep.dir=runs", *SUBMITIT, *nodes, directory=tmp_path)
+    script = tmp_path / "job.sh"
+    line = " ".join([str(HOPE), "train", *run, "hydra.run.dir=runs/1"])
+    script.write_text(f"#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=2 --output=job.out\nsrun {line}\n")
+    call("sbatch", "--wait", script, directory=tmp_path)
+    by_launcher = "".join(path.read_text() for path in tmp_path.glob("runs/.submitit/*/*log.*"))
+    for number, logs in enumerate([by_launcher, (tmp_path / "job.out").read_text()]):
+        assert run_json(tmp_path / "runs" / str(number))["state"] == "finished"
+        assert all(f"MEMBER: {rank}/4" in logs for rank in (1, 2, 3, 4)), logs
+        assert logs.count("test/accuracy") == 1
+
+
 @pytest.mark.parametrize("end", ["requeue", "cancel and submit again"])
 def test_a_job_that_is_stopped_goes_on(tmp_path, end):
     """The signal reaches it, it saves after the step in progress, and the next job resumes there."""
