@@ -18,7 +18,7 @@ from hope_ssm.extras import EXTRAS
 DISTRIBUTION = "hope-ssm"
 # What only newer versions than those of the metadata can do; everything else works from there on.
 COMPILED = "torch.compile(fullgraph=True) and torch.export of every kernel"
-FEATURES = {"train.ema": ("pytorch-lightning", "2.6"), COMPILED: ("torch", "2.13")}
+FEATURES = {"train.ema": ("pytorch-lightning", "2.6"), COMPILED: ("torch", "2.8")}
 
 
 @dataclass(frozen=True)
