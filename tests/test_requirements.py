@@ -53,7 +53,7 @@ def test_doctor_says_what_is_too_old(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("STATE_SPACES_HOME", str(tmp_path))
     assert doctor.run([]) == 1
     said = capsys.readouterr().out
-    assert "torch must be >=2.6; got 2.2.1: pip install 'torch>=2.6'." in said
+    assert "torch must be >=2.5; got 2.2.1: pip install 'torch>=2.5'." in said
     assert "train.ema needs pytorch-lightning>=2.6; here is 2.5.6" in said
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from traceback import walk_tb
 
 import packaging.requirements
 from packaging.specifiers import SpecifierSet
@@ -17,7 +18,7 @@ from hope_ssm.extras import EXTRAS
 DISTRIBUTION = "hope-ssm"
 # What only newer versions than those of the metadata can do; everything else works from there on.
 COMPILED = "torch.compile(fullgraph=True) and torch.export of every kernel"
-FEATURES = {"train.ema": ("pytorch-lightning", "2.6"), COMPILED: ("torch", "2.13")}
+FEATURES = {"train.ema": ("pytorch-lightning", "2.6"), COMPILED: ("torch", "2.8")}
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,17 @@ def requirements() -> list[Requirement]:
     return found
 
 
-def unmet_by_imported() -> Iterator[str]:
-    """Yield a sentence for every package that this process has imported in a version that does not fit."""
+def unmet_by_imported(error: BaseException) -> Iterator[str]:
+    """Yield a sentence for every package in a version that does not fit which was imported, or failed to be.
+
+    Args:
+        error: what failed. A package whose import ended in it is not among the imported ones; its code stands in the
+            traceback.
+    """
     names = {name: module for module, (name, _) in EXTRAS.items()} | {"pyyaml": "yaml", "hydra-core": "hydra"}
-    sentences = (r.mend for r in requirements() if names.get(r.name, r.name) in sys.modules)
+    at_work = {str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)}
+    at_work |= sys.modules.keys()
+    sentences = (r.mend for r in requirements() if names.get(r.name, r.name) in at_work)
     yield from dict.fromkeys(filter(None, sentences))
 
 

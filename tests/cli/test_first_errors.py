@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import pytest
@@ -81,6 +82,29 @@ def test_a_failure_names_the_imported_packages_that_are_too_old(monkeypatch, cap
     assert pytorch_lightning.__name__ in sys.modules
     assert command_line.main(["train"]) == 1
     assert capsys.readouterr().err == (
-        "hope train: pop from empty list pytorch-lightning must be >=2.5.3; got 2.4.0: "
+        "hope train: pop from empty list. pytorch-lightning must be >=2.5.3; got 2.4.0: "
+        "pip install 'pytorch-lightning>=2.5.3'.\n"
+    )
+
+
+def test_a_package_too_old_to_be_imported_is_named(monkeypatch, capsys, tmp_path):
+    """As Lightning 2.0.4 is where setuptools has no pkg_resources: its import fails, so it is not imported."""
+    folder = tmp_path / "pytorch_lightning"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("import hope_ssm_absent")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pytorch_lightning"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(requirements, "version", {"pytorch-lightning": "2.0.4"}.get)
+
+    class Fails:
+        @staticmethod
+        def run(arguments):
+            importlib.import_module("pytorch_lightning")
+
+    monkeypatch.setitem(sys.modules, "hope_ssm.cli.train", Fails)
+    assert command_line.main(["train"]) == 1
+    assert capsys.readouterr().err == (
+        "hope train: No module named 'hope_ssm_absent'. pytorch-lightning must be >=2.5.3; got 2.0.4: "
         "pip install 'pytorch-lightning>=2.5.3'.\n"
     )

@@ -85,7 +85,7 @@ def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path,
 
 @pytest.mark.parametrize(("installed", "cuda", "trap"), [
     ({"hydra-core": "1.4.0rc3"}, False, "rejects the host's hydra.main"),
-    ({"pytorch-lightning": "2.4.0", "rich": "15.0.0"}, False, "fails with rich 15.0.0"),
+    ({"pytorch-lightning": "2.4.0", "rich": "14.1.0"}, False, "fails with rich 14.1.0"),
     ({"pytorch-lightning": "2.6.6"}, True, "refuses the host's own checkpoints"),
     ({"pykeops": "2.3"}, False, "pykeops without a GPU"),
     ({"wandb": "0.29.1"}, False, "dropped an option"),

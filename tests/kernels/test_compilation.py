@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import nn
 
+from features import needs
 from hope_ssm.layers.fftconv import FFTConvolution
-from hope_ssm.requirements import COMPILED, FEATURES, at_least
+from hope_ssm.requirements import COMPILED
 from kernel_cases import every_family, recurrent_kernels
 from numeric_cases import H, L, build, every_call, sequence_model, some_state
 
-new_torch = pytest.mark.skipif(
-    not at_least(*FEATURES[COMPILED]), reason=f"{COMPILED} needs torch {FEATURES[COMPILED][1]}"
-)
+new_torch = needs(COMPILED)
 
 # torch.compile
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 from pytorch_lightning.callbacks import Callback
 
+from features import needs
 from hope_ssm.cli.main import main
 from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.interruption import override
@@ -45,7 +46,10 @@ def test_a_run_directory_tells_how_it_came_about(tmp_path):
     "options",
     [
         [],
-        ["train.ema=0.5", "model.norm=batch", "scheduler=cosine_warmup", "scheduler.num_training_steps=12"],
+        pytest.param(
+            ["train.ema=0.5", "model.norm=batch", "scheduler=cosine_warmup", "scheduler.num_training_steps=12"],
+            marks=needs("train.ema"),
+        ),
         ["loader.num_workers=2", "+loader.persistent_workers=true"],
     ],
 )

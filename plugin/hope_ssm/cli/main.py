@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
         if full:
             raise
         said = explained(error, "this command needs") or one_line(error)
-        print(f"hope {command}: {' '.join([said, *unmet_by_imported()])}", file=sys.stderr)
+        unmet = list(unmet_by_imported(error))
+        said += "." if unmet and not said.endswith(".") else ""
+        print(f"hope {command}: {' '.join([said, *unmet])}", file=sys.stderr)
         return 1
 
 

@@ -132,9 +132,9 @@ def traps(cuda: bool) -> list[Trap]:
         (
             bool(lightning)
             and not requirements.at_least("pytorch-lightning", "2.5.3")
-            and requirements.at_least("rich", "15"),
+            and requirements.at_least("rich", "14.1"),
             f"pytorch-lightning {lightning} fails with rich {requirements.version('rich')}",
-            "pip install 'pytorch-lightning>=2.5.3'",
+            "pip install 'rich<14.1', or 'pytorch-lightning>=2.5.3'",
         ),
         (
             requirements.at_least("pytorch-lightning", "2.6")
