@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from features import needs
 from hope_ssm import HopeLayer
+from hope_ssm.requirements import COMPILED
 from kernel_cases import ENTRIES, LONGEST, RECURRENT, H, every_kernel
 
 LARGEST = 30
+
+pytestmark = needs(COMPILED)
 
 
 def layer(name, **options):

@@ -8,11 +8,13 @@ import io
 import pytest
 import torch
 
+from features import needs
 from hope_ssm.layers.essm import ESSM
 from hope_ssm.layers.input_memory import InputMemory
 from hope_ssm.layers.linoss import LinOSS
 from hope_ssm.layers.s4block import S4Block
 from hope_ssm.layers.s5 import S5
+from hope_ssm.requirements import COMPILED
 
 H, LENGTH = 4, 21
 MEMORY, FILTER = {"input_memory": {"size": 3}}, {"frequency_filter": {"exponent": 0.5}}
@@ -38,6 +40,7 @@ def made(name):
     return layer
 
 
+@needs(COMPILED)
 @pytest.mark.slow
 @every_layer
 def test_one_graph_with_the_same_gradients(name):
@@ -55,6 +58,7 @@ def copies(layer, call, x):
     yield from torch.autograd.grad(y.sin().sum(), list(layer.parameters()))
 
 
+@needs(COMPILED)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECURRENT)
 def test_steps_and_chunks_in_one_graph(name):
@@ -67,6 +71,7 @@ def test_steps_and_chunks_in_one_graph(name):
         torch.testing.assert_close(compiled(u, state), method(u, state))
 
 
+@needs(COMPILED)
 @pytest.mark.slow
 @every_layer
 @pytest.mark.parametrize("dynamic", [False, True])

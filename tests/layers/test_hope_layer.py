@@ -9,9 +9,11 @@ import os
 import pytest
 import torch
 
+from features import needs
 from hope_ssm import HopeLayer, parameter_groups
 from hope_ssm.kernels.hope import HopeKernel
 from hope_ssm.layers.s4block import S4Block
+from hope_ssm.requirements import COMPILED
 from kernel_cases import ENTRIES, RECURRENT
 
 B, L, H = 3, 13, 4
@@ -164,6 +166,7 @@ def test_what_is_said_of_the_windows_is_not_changed_by_a_call(options):
     assert longest_window(layer) == window
 
 
+@needs(COMPILED)
 @pytest.mark.slow
 def test_a_compiled_layer_says_that_it_does_not_look_at_the_first_sequences(caplog):
     layer = HopeLayer(4, d_state=8)

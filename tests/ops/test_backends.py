@@ -14,8 +14,10 @@ import torch
 
 import reference
 from combinations import diagonal
+from features import needs
 from hope_ssm.ops import backends
 from hope_ssm.ops.backends import krylov
+from hope_ssm.requirements import COMPILED
 from installed import backend_parameters
 
 CPU = torch.device("cpu")
@@ -195,6 +197,7 @@ def test_derivatives_of_the_response(length, rng):
     assert torch.autograd.gradgradcheck(moments, (g, dt), check_fwd_over_rev=True, fast_mode=True)
 
 
+@needs(COMPILED)
 @pytest.mark.slow
 def test_compiled_and_eager_response_agree(rng):
     """torch.compile differentiates through the tables, eager mode by the formula."""

@@ -7,9 +7,11 @@ import os
 import pytest
 import torch
 
+from features import needs
 from hope_ssm.ops import grouped_convolution, workers
 from hope_ssm.ops import long_convolution as long
 from hope_ssm.ops.long_convolution import long_convolution
+from hope_ssm.requirements import COMPILED
 
 MODES = ("plain", "whole", "grouped")
 # B, C, H, L, K, negative lags: one of each, odd and prime lengths, kernels shorter and longer than the sequence
@@ -165,6 +167,7 @@ def test_operators_are_sound():
         torch.library.opcheck(torch.ops.hope_ssm.convolution_gradients.default, arguments)
 
 
+@needs(COMPILED)
 def test_compiled():
     torch._dynamo.reset()
     u, k = operands(2, 2, 3, 8, 8, steps_first=True)
@@ -178,6 +181,7 @@ def test_compiled():
         torch.testing.assert_close(a, b)
 
 
+@needs(COMPILED)
 def test_exported_graphs_need_no_operator_of_this_package():
     class Layer(torch.nn.Module):
         def forward(self, u, k):
