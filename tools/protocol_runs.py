@@ -121,7 +121,7 @@ TASKS = {
     ),
     "mnist": Task(
         "experiment=hope/noisy-mnist-small decoder.l_tail=32 dataset.l_noise=188 model.d_model=16 "
-        "trainer.max_epochs=15",
+        "trainer.max_epochs=40",
         {**kernels(384), **FREE, **LARGE, **BANDS},
         tests=1000,
         choosing=(100,),
