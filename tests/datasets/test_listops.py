@@ -229,3 +229,13 @@ def test_the_small_splits_are_those_of_the_files_or_are_cut_anew(tmp_path):
 def test_the_small_splits_are_not_empty(tmp_path, shares):
     with pytest.raises(ValueError, match="must leave no split of 100 samples empty"):
         small.listops_splits(tmp_path, size=100, **shares)
+
+
+def test_a_damaged_line_is_missing_from_the_small_splits(tmp_path):
+    """One line in 1000 may be damaged and is left out; the splits are cut from those that are there."""
+    small.make_listops(tmp_path, size=1100)
+    file = small.listops_folder(tmp_path, size=1100) / "basic_train.tsv"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join([*lines[:-1], "damaged\n"]), encoding="utf-8")
+    parts, _ = small.listops_splits(tmp_path, size=1100, seed=0)
+    assert sum(len(listed(part)) for part in parts.values()) == 1099

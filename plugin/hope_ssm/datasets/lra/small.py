@@ -72,11 +72,12 @@ def listops_splits(
     make_listops(root, data_seed, size)
     parts, vocabulary = texts.listops(str(listops_folder(root, data_seed, size)), l_max=l_max, append_eos=False)
     samples: Dataset = ConcatDataset([parts["train"], parts["val"], parts["test"]])
-    order = list(range(size))
+    count = sum(map(len, parts.values()))  # less than ``size`` where damaged lines were left out
+    order = list(range(count))
     if seed is not None:
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(check_seed(seed))).tolist()
-    n_train = size - n_val - n_test
-    cut = {"train": order[:n_train], "val": order[n_train : size - n_test], "test": order[size - n_test :]}
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(check_seed(seed))).tolist()
+    n_train = count - n_val - n_test
+    cut = {"train": order[:n_train], "val": order[n_train : count - n_test], "test": order[count - n_test :]}
     return {name: Subset(samples, indices) for name, indices in cut.items()}, vocabulary
 
 
