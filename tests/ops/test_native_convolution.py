@@ -1,0 +1,175 @@
+"""The convolution in C++: its library, sizes, orders in memory, and what happens where it cannot be made."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hope_ssm.layers.fftconv import FFTConvolution
+from hope_ssm.ops import grouped_convolution, native_build, native_convolution
+from hope_ssm.ops.long_convolution import long_convolution
+
+WIDTHS = {16: (), 32: ("-mavx2", "-mfma"), 64: ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma")}
+
+
+@pytest.fixture
+def nothing_built(monkeypatch, tmp_path):
+    """A process that has no library yet, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native_build._library.cache_clear()
+    yield tmp_path / "hope_ssm"
+    native_build._library.cache_clear()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 48, 80, 512, 640, 768, 2048, 2560, 3072])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_kind_of_size(size, dtype):
+    """Stages of 2, 3, 4 and 5, and nodes that are near or not."""
+    assert native_convolution.ring_size(2 * size) == size
+    u, k = torch.randn(2, 5, size, dtype=dtype), torch.randn(1, 5, size, dtype=dtype)
+    y, exact = (long_convolution(u.to(x), k.to(x), mode=m) for x, m in ((dtype, "native"), (torch.float64, "plain")))
+    assert (y - exact).norm() <= 8 * torch.finfo(dtype).eps * (2 + size).bit_length() * exact.norm() + 1e-300
+
+
+@pytest.mark.parametrize("minimum", [1, 2, 3, 5, 7, 9, 11, 31, 33, 97, 1023, 1025, 8191])
+def test_a_ring_is_the_smallest_that_suffices(minimum):
+    fitting = [odd << a for odd in (1, 3, 5) for a in range(14) if 2 * (odd << a) >= minimum]
+    assert native_convolution.ring_size(minimum) == min(fitting)
+
+
+def orders(u):
+    """The same numbers (B, H, L), lying in memory in many ways."""
+    batch, features, length = u.shape
+    yield "steps next", u.contiguous()
+    yield "features next", u.transpose(1, 2).contiguous().transpose(1, 2)
+    yield "batch next", u.movedim(0, -1).contiguous().movedim(-1, 0)
+    yield "every other", torch.stack([u, u + 1], dim=-1).flatten(2)[..., ::2]
+    yield "negative view", torch._neg_view(-u)
+    yield "part of more", torch.cat([u, u], dim=1).transpose(1, 2).contiguous().transpose(1, 2)[:, :features]
+    yield "backwards", u.flip(-1).flip(-1)
+
+
+@pytest.mark.parametrize("features", [3, 16, 19])
+def test_any_order_in_memory(features):
+    u, k = torch.randn(3, features, 37), torch.randn(2, features, 37)
+    exact = grouped_convolution.convolve(u.double(), k.double(), 4, False)
+    weight = torch.randn_like(exact)
+    by_u, by_k = grouped_convolution.gradients(weight, u.double(), k.double(), 4, False, True, True)
+    for (name, one), (_, kernel) in zip(orders(u), orders(k), strict=True):
+        operands = one.detach().requires_grad_(), kernel.detach().requires_grad_()
+        y = long_convolution(*operands, ahead=4, mode="native")
+        torch.testing.assert_close(y.double(), exact, rtol=1e-4, atol=1e-4, msg=name)
+        for got, wanted in zip(torch.autograd.grad(y, operands, weight.float()), (by_u, by_k), strict=True):
+            torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_expanded_gradients_and_inputs():
+    """Strides of 0: y.sum() hands one number down for all."""
+    u, k = torch.randn(1, 1, 20).expand(3, 10, 20).requires_grad_(), torch.randn(1, 1, 20).expand(1, 10, 20)
+    found, exact = (
+        torch.autograd.grad(long_convolution(u, k, mode=mode).sum(), u)[0] for mode in ("native", "plain")
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_one_feature_does_not_reach_another(bad):
+    u, k = torch.randn(2, 9, 30), torch.randn(1, 9, 30)
+    exact = long_convolution(u, k, mode="native")
+    u[1, 4, 7] = bad
+    found = long_convolution(u, k, mode="native")
+    assert not found[1, 0, 4].isfinite().all()
+    found[1, 0, 4] = exact[1, 0, 4]
+    assert torch.equal(found, exact)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_width_of_vectors(width, monkeypatch):
+    """The narrow ones on every processor; the library of a wide one where this processor has it."""
+    native_build.load()
+    able = native_build.vector_bytes()
+    if width > able:
+        pytest.skip(f"this processor has vectors of {able} bytes")
+    monkeypatch.setattr(native_build, "_vectors", lambda: (width, WIDTHS[width]))
+    u, k = torch.randn(2, 21, 50), torch.randn(1, 21, 50)
+    exact = long_convolution(u.double(), k.double(), mode="plain")
+    torch.testing.assert_close(long_convolution(u, k, mode="native").double(), exact, rtol=1e-5, atol=1e-5)
+    assert long_convolution(u.double(), k.double(), mode="native").sub(exact).abs().max() < 1e-12
+
+
+# The library
+
+
+def test_it_is_made_once_and_kept(nothing_built, monkeypatch, caplog):
+    caplog.set_level("INFO", "hope_ssm.ops")
+    assert native_build.available()
+    assert len(list(nothing_built.iterdir())) == 1
+    native_build._library.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")  # is not asked again
+    native_build.load()
+    assert caplog.text.count("compiled the long convolution") == 1
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [(None, "none of no-such-compiler is on the PATH"), ("echo broken >&2; exit 3", "failed with status 3 .broken.")],
+)
+def test_without_a_compiler(compiler, reason, nothing_built, monkeypatch, tmp_path):
+    """By name it is refused with the mend; auto computes with torch's transforms."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    if compiler:
+        path = tmp_path / "compiler"
+        path.write_text(f"#!/bin/sh\n{compiler}\n")
+        path.chmod(path.stat().st_mode | stat.S_IEXEC)
+        monkeypatch.setenv("CXX", str(path))
+    u, k = torch.randn(2, 3, 9), torch.randn(1, 3, 9)
+    with pytest.raises(RuntimeError, match=f"needs a C.. compiler that makes a library.*{reason}.*apt install"):
+        long_convolution(u, k, mode="native")
+    with pytest.raises(RuntimeError, match="convolution='auto'"):
+        FFTConvolution(3, "hope", d_state=8, horizon=9, verbose=False, convolution="native")
+    assert torch.equal(long_convolution(u, k), long_convolution(u, k, mode="whole"))
+    assert not list(nothing_built.glob("*"))
+
+
+def test_a_cache_that_cannot_be_written(nothing_built, monkeypatch):
+    """A library of this process alone."""
+    nothing_built.parent.joinpath("hope_ssm").write_text("a file where the folder should be")
+    u, k = torch.randn(2, 3, 9), torch.randn(1, 3, 9)
+    y = long_convolution(u, k, mode="native")
+    torch.testing.assert_close(y, long_convolution(u, k, mode="plain"), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_is_not_a_library(nothing_built):
+    """Left by a full disk, for example: made anew for this process."""
+    native_build.load()
+    (path,) = nothing_built.iterdir()
+    path.write_bytes(b"")
+    native_build._library.cache_clear()
+    assert native_build.available()
+
+
+@pytest.mark.slow
+def test_processes_that_begin_together(nothing_built):
+    code = "from hope_ssm.ops import native_build; native_build.load()"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert len(list(nothing_built.iterdir())) == 1
+
+
+def test_without_room_it_says_so(monkeypatch):
+    monkeypatch.setattr(native_convolution, "ring_size", lambda _: 1 << 45)
+    monkeypatch.setattr(native_convolution, "_plan", lambda *_: (native_convolution._Plan(1 << 45, 0, None, None), []))
+    with pytest.raises(MemoryError, match="must fit into memory"):
+        native_convolution.convolve(torch.randn(1, 3, 9), torch.randn(1, 3, 9), 0, False)
+
+
+def test_a_default_device_changes_nothing():
+    native_convolution._plan.cache_clear()
+    u, k = torch.randn(2, 3, 50), torch.randn(1, 3, 50)
+    with torch.device("meta"):
+        y = long_convolution(u, k, mode="native")
+    torch.testing.assert_close(y, long_convolution(u, k, mode="plain"), rtol=1e-5, atol=1e-5)
