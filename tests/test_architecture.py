@@ -67,12 +67,16 @@ OPS = {
     "fresh_memory": set(),
     "grouped_convolution": {"fresh_memory", "workers"},
     "native_build": set(),
-    "native_convolution": {"native_build", "grouped_convolution", "fresh_memory", "workers"},
+    "native_convolution": {"native_build", "grouped_convolution", "fresh_memory"},
     "convolution_derivatives": {"grouped_convolution", "native_convolution", "transforms"},
     "circular_convolution": set(),
     "scan": set(),
     "long_convolution": {
-        "convolution_derivatives", "grouped_convolution", "native_build", "native_convolution", "transforms"
+        "convolution_derivatives",
+        "grouped_convolution",
+        "native_build",
+        "native_convolution",
+        "transforms",
     },
 }
 # Of the folders of the workbench: which of its other modules they may import.

@@ -31,10 +31,10 @@ def long_convolution(
     pass of its own, which uses the transforms of the forward pass again, where torch's derivative of a real transform
     is a complex one of twice the work. ``"grouped"`` computes a few features at a time, so that the spectra stay in the
     cache of a core, on several cores side by side, and keeps nothing for the backward pass but u and k, whose
-    transforms it computes again. ``"native"`` does the same in C++, a vector of adjacent features at a time, and is the
-    fastest at every size; it is compiled when it is first used (``native_build``). ``"auto"`` is ``"native"`` where there
-    is a compiler; elsewhere it is ``"grouped"`` from ``SMALL`` outputs on, and ``"whole"`` below. On other devices, and
-    in exported graphs, which must not need this package, it is ``"plain"``.
+    transforms it computes again. ``"native"`` does the same in C++, a vector of adjacent features at a time; it is
+    compiled when it is first used (``native_build``). ``"auto"`` is ``"native"`` where there is a compiler; elsewhere it
+    is ``"grouped"`` from ``SMALL`` outputs on, and ``"whole"`` below. On other devices, and in exported graphs, which
+    must not need this package, it is ``"plain"``.
 
     Args:
         u: (B, H, L) real, in any order in memory: (B, L, H).transpose(1, 2) is as good, and y then has that order too.

@@ -22,7 +22,7 @@ import torch
 from hope_ssm.checks import log_once
 
 SOURCE = Path(__file__).with_name("native_convolution.cpp")
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=fast")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-ffp-contract=fast")
 # By what torch says of the processor, which ATEN_CPU_CAPABILITY can lower: bytes of a vector, flags.
 VECTORS = {"AVX512": (64, ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma")), "AVX2": (32, ("-mavx2", "-mfma"))}
 OTHERS: tuple[int, tuple[str, ...]] = (16, ())  # SSE2, NEON: what every processor of the kind has
@@ -54,11 +54,17 @@ def load() -> ctypes.CDLL:
 
 @torch.compiler.assume_constant_result
 def available() -> bool:
-    """Whether ``load`` returns; what ``"auto"`` takes then is logged once, with the reason."""
+    """Whether ``load`` returns. What ``"auto"`` takes on a CPU is logged once."""
+    log_once(_logger, logging.INFO, f"convolution='auto' takes on a CPU {choice()}.")
+    return _library(_vectors())[0] is not None
+
+
+def choice() -> str:
+    """What ``"auto"`` takes on a CPU, in words: with the reason where it is not the library."""
     library, reason = _library(_vectors())
-    chosen = f"native, in C++ for vectors of {vector_bytes()} bytes" if library else f"torch's transforms: {reason}"
-    log_once(_logger, logging.INFO, f"convolution='auto' takes {chosen}.")
-    return library is not None
+    if library is None:
+        return f"grouped or whole, by the size, because native has no library: {reason}"
+    return f"native, in C++ for vectors of {vector_bytes()} bytes"
 
 
 def _vectors() -> tuple[int, tuple[str, ...]]:
@@ -84,7 +90,7 @@ def _library(vectors: tuple[int, tuple[str, ...]]) -> tuple[ctypes.CDLL | None, 
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hope_ssm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "hope_ssm")
 
 
 def _built(folder: Path | None, name: str, options: tuple[str, ...]) -> Path:

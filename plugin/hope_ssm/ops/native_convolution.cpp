@@ -9,16 +9,22 @@
 //
 // Below, everything is per lane: a lane sees its own feature only. Plain C interface; compiled by native_build.py.
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 using Index = std::ptrdiff_t;
 
 extern "C" {
 
 struct Sizes {
-  Index batch, channels, features, steps, lags, ahead;  // features: at most one vector's
+  Index batch, channels, features, steps, lags, ahead;
+  Index parts, threads;  // of the batch, each of which sums the gradients of the kernels by itself; and at most so many
 };
 
 struct Plan {
@@ -28,7 +34,7 @@ struct Plan {
 };
 
 struct Signal {
-  void* data;  // of the block's first feature
+  void* data;  // null: not wanted
   Index by_row, by_channel, by_feature, by_step;
 };
 }
@@ -42,6 +48,11 @@ struct Lanes {
   typedef T Vector __attribute__((vector_size(VECTOR_BYTES)));
   static constexpr Index kWidth = VECTOR_BYTES / sizeof(T);
 };
+
+template <class T>
+Index blocks_of(const Sizes& sizes) {
+  return (sizes.features + Lanes<T>::kWidth - 1) / Lanes<T>::kWidth;
+}
 
 template <class T>
 struct Complex {
@@ -181,115 +192,160 @@ void inverse(const Plan& plan, Complex<T>* z, Index n, Index number = 0, Index n
   }
 }
 
-// Sequences of ``length`` steps into the ring from position ``ahead`` on, zeros elsewhere.
+// The features of one vector.
 template <class T>
-void load(Complex<T>* z, Index size, const Signal& signal, Index row, Index channel, Index features, Index length,
-          Index ahead) {
-  constexpr Index width = Lanes<T>::kWidth;
-  const T* x = static_cast<const T*>(signal.data) + row * signal.by_row + channel * signal.by_channel;
-  T* room = reinterpret_cast<T*>(z);
-  for (Index half = 0; half < 2; ++half) {
-    for (Index j = 0; j < size; ++j) {
-      const Index t = j + half * size - ahead;
-      T* lanes = room + (2 * j + half) * width;
-      if (t < 0 || t >= length) {
-        std::memset(lanes, 0, width * sizeof(T));
-      } else if (signal.by_feature == 1 && features == width) {
-        std::memcpy(lanes, x + t * signal.by_step, width * sizeof(T));
+struct Block {
+  const Sizes& sizes;
+  const Plan& plan;
+  Index first, features;
+
+  Block(const Sizes& sizes, const Plan& plan, Index number)
+      : sizes(sizes), plan(plan), first(number * Lanes<T>::kWidth),
+        features(std::min(Lanes<T>::kWidth, sizes.features - first)) {}
+
+  // Sequences of ``length`` steps into the ring from position ``ahead`` on, zeros elsewhere; and transformed.
+  void load(Complex<T>* z, const Signal& signal, Index row, Index channel, Index length, Index ahead) const {
+    constexpr Index width = Lanes<T>::kWidth;
+    const T* x = at(signal, row, channel);
+    T* room = reinterpret_cast<T*>(z);
+    for (Index half = 0; half < 2; ++half) {
+      for (Index j = 0; j < plan.size; ++j) {
+        const Index t = j + half * plan.size - ahead;
+        T* lanes = room + (2 * j + half) * width;
+        if (t < 0 || t >= length) {
+          std::memset(lanes, 0, width * sizeof(T));
+        } else if (signal.by_feature == 1 && features == width) {
+          std::memcpy(lanes, x + t * signal.by_step, width * sizeof(T));
+        } else {
+          for (Index h = 0; h < width; ++h) lanes[h] = h < features ? x[h * signal.by_feature + t * signal.by_step] : 0;
+        }
+      }
+    }
+    forward(plan, z, plan.size);
+  }
+
+  // The way back: ``length`` steps from position ``ahead`` on.
+  void store(Complex<T>* z, const Signal& signal, Index row, Index channel, Index length, Index ahead) const {
+    constexpr Index width = Lanes<T>::kWidth;
+    inverse(plan, z, plan.size);
+    T* x = at(signal, row, channel);
+    const T* room = reinterpret_cast<const T*>(z);
+    for (Index t = 0; t < length; ++t) {
+      const Index position = t + ahead;
+      const T* lanes = room + (position < plan.size ? 2 * position : 2 * (position - plan.size) + 1) * width;
+      if (signal.by_feature == 1 && features == width) {
+        std::memcpy(x + t * signal.by_step, lanes, width * sizeof(T));
       } else {
-        for (Index h = 0; h < width; ++h) lanes[h] = h < features ? x[h * signal.by_feature + t * signal.by_step] : 0;
+        for (Index h = 0; h < features; ++h) x[h * signal.by_feature + t * signal.by_step] = lanes[h];
       }
     }
   }
-}
 
-// The way back: ``length`` steps from position ``ahead`` on.
-template <class T>
-void store(const Complex<T>* z, Index size, const Signal& signal, Index row, Index channel, Index features,
-           Index length, Index ahead) {
-  constexpr Index width = Lanes<T>::kWidth;
-  T* x = static_cast<T*>(signal.data) + row * signal.by_row + channel * signal.by_channel;
-  const T* room = reinterpret_cast<const T*>(z);
-  for (Index t = 0; t < length; ++t) {
-    const Index position = t + ahead;
-    const T* lanes = room + (position < size ? 2 * position : 2 * (position - size) + 1) * width;
-    if (signal.by_feature == 1 && features == width) {
-      std::memcpy(x + t * signal.by_step, lanes, width * sizeof(T));
-    } else {
-      for (Index h = 0; h < features; ++h) x[h * signal.by_feature + t * signal.by_step] = lanes[h];
+  // (C, M) transforms of the kernels, divided by M for the way back
+  void kernels(Complex<T>* z, const Signal& k) const {
+    for (Index c = 0; c < sizes.channels; ++c, z += plan.size) {
+      load(z, k, 0, c, sizes.lags, 0);
+      for (Index j = 0; j < plan.size; ++j) z[j] = z[j].times(T(1) / plan.size, T(0));
     }
   }
+
+  T* at(const Signal& signal, Index row, Index channel) const {
+    return static_cast<T*>(signal.data) + row * signal.by_row + channel * signal.by_channel + first * signal.by_feature;
+  }
+};
+
+// work(thread, block, part) for all blocks of features and parts of the batch.
+template <class T, class Work>
+void for_each_piece(const Sizes& sizes, const Plan& plan, Index threads, Work work) {
+  const Index pieces = blocks_of<T>(sizes) * sizes.parts;
+  std::atomic<Index> next{0};
+  const auto loop = [&](Index thread) {
+    for (Index piece; (piece = next++) < pieces;) {
+      work(thread, Block<T>(sizes, plan, piece / sizes.parts), piece % sizes.parts);
+    }
+  };
+  std::vector<std::thread> others;
+  try {
+    for (Index thread = 1; thread < threads; ++thread) others.emplace_back(loop, thread);
+  } catch (const std::system_error&) {
+    // the system has no more threads: those that are there do it
+  }
+  loop(0);
+  for (std::thread& other : others) other.join();
 }
 
-// (C, M) transforms of the kernels, divided by M for the way back
+// Threads that are worth while: a vector's coefficient takes some 25 ns, a thread begins within 50 us.
 template <class T>
-void kernels_to(Complex<T>* z, const Sizes& sizes, const Plan& plan, const Signal& k) {
-  for (Index c = 0; c < sizes.channels; ++c, z += plan.size) {
-    load(z, plan.size, k, 0, c, sizes.features, sizes.lags, 0);
-    forward(plan, z, plan.size);
-    for (Index j = 0; j < plan.size; ++j) z[j] = z[j].times(T(1) / plan.size, T(0));
+Index threads_for(const Sizes& sizes, const Plan& plan) {
+  const Index blocks = blocks_of<T>(sizes), coefficients = blocks * sizes.batch * sizes.channels * plan.size;
+  return std::max<Index>(1, std::min({sizes.threads, blocks * sizes.parts, coefficients / 8192}));
+}
+
+template <class T>
+void transform(const Sizes& sizes, const Plan& plan, const Signal& k, Complex<T>* kernels) {
+  for (Index block = 0; block < blocks_of<T>(sizes); ++block) {
+    Block<T>(sizes, plan, block).kernels(kernels + block * sizes.channels * plan.size, k);
   }
 }
 
 template <class T>
 void convolve(const Sizes& sizes, const Plan& plan, const Signal& u, const Signal& k, const Signal& y,
-              const Complex<T>* kernels) {
-  const Index size = plan.size, channels = sizes.channels;
-  Room<T> own(kernels ? 0 : channels * size), inputs(size), outputs(channels > 1 ? size : 0);
-  if (!kernels) {
-    kernels_to(own(), sizes, plan, k);
-    kernels = own();
-  }
-  for (Index b = 0; b < sizes.batch; ++b) {
-    load(inputs(), size, u, b, 0, sizes.features, sizes.steps, 0);
-    forward(plan, inputs(), size);
-    for (Index c = 0; c < channels; ++c) {
-      Complex<T>* product = channels > 1 ? outputs() : inputs();
-      for (Index j = 0; j < size; ++j) product[j] = *inputs(j) * kernels[c * size + j];
-      inverse(plan, product, size);
-      store(product, size, y, b, c, sizes.features, sizes.steps, sizes.ahead);
+              const Complex<T>* known) {
+  const Index size = plan.size, channels = sizes.channels, threads = threads_for<T>(sizes, plan);
+  Room<T> own(known ? 0 : threads * channels * size), inputs(threads * size);
+  Room<T> outputs(channels > 1 ? threads * size : 0);
+  for_each_piece<T>(sizes, plan, threads, [&](Index thread, const Block<T>& block, Index part) {
+    const Complex<T>* kernels = known + (known ? block.first / Lanes<T>::kWidth * channels * size : 0);
+    if (!known) {
+      block.kernels(own(thread * channels * size), k);
+      kernels = own(thread * channels * size);
     }
-  }
+    Complex<T>* input = inputs(thread * size);
+    Complex<T>* product = channels > 1 ? outputs(thread * size) : input;
+    for (Index b = sizes.batch * part / sizes.parts; b < sizes.batch * (part + 1) / sizes.parts; ++b) {
+      block.load(input, u, b, 0, sizes.steps, 0);
+      for (Index c = 0; c < channels; ++c) {
+        for (Index j = 0; j < size; ++j) product[j] = input[j] * kernels[c * size + j];
+        block.store(product, y, b, c, sizes.steps, sizes.ahead);
+      }
+    }
+  });
 }
 
 template <class T>
 void gradients(const Sizes& sizes, const Plan& plan, const Signal& g, const Signal& u, const Signal& k,
                const Signal& by_u, const Signal& by_k) {
-  const Index size = plan.size, channels = sizes.channels;
   const bool of_input = by_u.data, of_kernel = by_k.data;
-  Room<T> kernels(of_input ? channels * size : 0), moments(of_kernel ? channels * size : 0);
-  Room<T> inputs(of_kernel ? size : 0), weights(size), sums(of_input && channels > 1 ? size : 0);
-  if (of_input) kernels_to(kernels(), sizes, plan, k);
-  if (of_kernel) std::memset(static_cast<void*>(moments()), 0, channels * size * sizeof(Complex<T>));
-  for (Index b = 0; b < sizes.batch; ++b) {
-    if (of_kernel) {
-      load(inputs(), size, u, b, 0, sizes.features, sizes.steps, 0);
-      forward(plan, inputs(), size);
-    }
-    Complex<T>* sum = channels > 1 ? sums() : weights();
-    for (Index c = 0; c < channels; ++c) {
-      load(weights(), size, g, b, c, sizes.features, sizes.steps, sizes.ahead);
-      forward(plan, weights(), size);
-      for (Index j = 0; j < size && of_kernel; ++j) {
-        Complex<T>& moment = *moments(c * size + j);
-        moment = moment + *weights(j) * inputs(j)->conjugate();
+  const Index size = plan.size, channels = sizes.channels, threads = threads_for<T>(sizes, plan);
+  Room<T> all_kernels(of_input ? threads * channels * size : 0), all_moments(of_kernel ? threads * channels * size : 0);
+  Room<T> inputs(of_kernel ? threads * size : 0), all_weights(threads * size);
+  Room<T> sums(of_input && channels > 1 ? threads * size : 0);
+  for_each_piece<T>(sizes, plan, threads, [&](Index thread, const Block<T>& block, Index part) {
+    Complex<T>*kernels = all_kernels(thread * channels * size), *moments = all_moments(thread * channels * size);
+    Complex<T>*input = inputs(thread * size), *weights = all_weights(thread * size);
+    Complex<T>* sum = channels > 1 ? sums(thread * size) : weights;
+    if (of_input) block.kernels(kernels, k);
+    if (of_kernel) std::memset(static_cast<void*>(moments), 0, channels * size * sizeof(Complex<T>));
+    for (Index b = sizes.batch * part / sizes.parts; b < sizes.batch * (part + 1) / sizes.parts; ++b) {
+      if (of_kernel) block.load(input, u, b, 0, sizes.steps, 0);
+      for (Index c = 0; c < channels; ++c) {
+        block.load(weights, g, b, c, sizes.steps, sizes.ahead);
+        for (Index j = 0; j < size && of_kernel; ++j) {
+          moments[c * size + j] = moments[c * size + j] + weights[j] * input[j].conjugate();
+        }
+        for (Index j = 0; j < size && of_input; ++j) {
+          const Complex<T> product = weights[j] * kernels[c * size + j].conjugate();
+          sum[j] = c == 0 ? product : sum[j] + product;
+        }
       }
-      for (Index j = 0; j < size && of_input; ++j) {
-        const Complex<T> product = *weights(j) * kernels(c * size + j)->conjugate();
-        sum[j] = c == 0 ? product : sum[j] + product;
-      }
+      if (of_input) block.store(sum, by_u, b, 0, sizes.steps, 0);
     }
-    if (of_input) {
-      inverse(plan, sum, size);
-      store(sum, size, by_u, b, 0, sizes.features, sizes.steps, 0);
+    for (Index c = 0; c < channels && of_kernel; ++c) {
+      Complex<T>* moment = moments + c * size;
+      for (Index j = 0; j < size; ++j) moment[j] = moment[j].times(T(1) / size, T(0));
+      block.store(moment, by_k, part, c, sizes.lags, 0);
     }
-  }
-  for (Index c = 0; c < channels && of_kernel; ++c) {
-    Complex<T>* moment = moments(c * size);
-    for (Index j = 0; j < size; ++j) moment[j] = moment[j].times(T(1) / size, T(0));
-    inverse(plan, moment, size);
-    store(moment, size, by_k, 0, c, sizes.features, sizes.lags, 0);
-  }
+  });
 }
 
 template <class Work>
@@ -306,7 +362,7 @@ int in_memory(Work work) {  // 1: there is no room
 
 #define INTERFACE(NAME, T)                                                                                           \
   extern "C" int transform_##NAME(const Sizes* sizes, const Plan* plan, const Signal* k, void* kernels) {            \
-    return in_memory([&] { kernels_to(static_cast<Complex<T>*>(kernels), *sizes, *plan, *k); });                     \
+    return in_memory([&] { transform(*sizes, *plan, *k, static_cast<Complex<T>*>(kernels)); });                        \
   }                                                                                                                  \
   extern "C" int convolve_##NAME(const Sizes* sizes, const Plan* plan, const Signal* u, const Signal* k,             \
                                  const Signal* y, const void* kernels) {                                             \

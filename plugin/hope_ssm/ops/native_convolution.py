@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +19,6 @@ from torch import Tensor
 from hope_ssm.ops import grouped_convolution as grouped
 from hope_ssm.ops import native_build
 from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages
-from hope_ssm.ops.grouped_convolution import slices
-from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -34,7 +31,9 @@ _Index = ctypes.c_ssize_t
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [(name, _Index) for name in ("batch", "channels", "features", "steps", "lags", "ahead")]
+    _fields_ = [
+        (name, _Index) for name in ("batch", "channels", "features", "steps", "lags", "ahead", "parts", "threads")
+    ]
 
 
 class _Plan(ctypes.Structure):
@@ -76,48 +75,35 @@ def _plan(size: int, dtype: torch.dtype) -> tuple[_Plan, list[Any]]:
 
 
 class _Call:
-    """One convolution: its operands in the precision of the computation, and its pieces for the threads."""
+    """One convolution: its operands in the precision of the computation, its sizes, and the library's functions."""
 
     def __init__(self, u: Tensor, k: Tensor, ahead: int) -> None:
-        self.dtype = working_dtype(u, k)
-        self.u, self.k = self.operand(u).unsqueeze(1), self.operand(k).unsqueeze(0)
-        self.ahead, self.library = ahead, native_build.load()
-        self.size = ring_size(grouped.least_points(u.shape[-1], k.shape[-1], ahead))
+        self.dtype, self.library = working_dtype(u, k), native_build.load()
+        self.u, self.k = self.operand(u), self.operand(k)
+        (batch, features, length), (channels, _, lags) = u.shape, k.shape
+        self.size = ring_size(grouped.least_points(length, lags, ahead))
         self.plan, self.kept = _plan(self.size, self.dtype)
-        self.blocks = slices(u.shape[1], native_build.vector_bytes() // self.dtype.itemsize)
-        parts = max(1, min(PIECES // max(1, len(self.blocks)), len(u) // LEAST_ROWS))
-        self.parts = slices(len(u), max(1, -(-len(u) // parts)))
+        self.width = native_build.vector_bytes() // self.dtype.itemsize
+        self.blocks = -(-features // self.width)
+        self.parts = max(1, min(PIECES // max(1, self.blocks), batch // LEAST_ROWS))
+        self.sizes = _Sizes(batch, channels, features, length, lags, ahead, self.parts, torch.get_num_threads())
 
     def operand(self, x: Tensor) -> Tensor:
         """x as numbers that lie in memory as its strides say."""
         return x.detach().to(self.dtype).resolve_neg()
 
-    def run(self, name: str, arguments: Callable[[int, slice, int, slice], tuple[Any, ...]]) -> None:
-        """Call the library's function ``name`` for every block of features and part of the batch.
-
-        ``arguments`` gets their numbers and slices, and returns what the function wants besides sizes and plan.
-        """
+    def __call__(self, name: str, *arguments: Any) -> None:
         function = getattr(self.library, f"{name}_{NAMES[self.dtype]}")
-        channels, lags, length = self.k.shape[1], self.k.shape[-1], self.u.shape[-1]
-
-        def piece(numbers: tuple[int, int]) -> None:
-            block, rows = self.blocks[numbers[0]], self.parts[numbers[1]]
-            sizes = _Sizes(rows.stop - rows.start, channels, block.stop - block.start, length, lags, self.ahead)
-            given = arguments(numbers[0], block, numbers[1], rows)
-            if function(ctypes.byref(sizes), ctypes.byref(self.plan), *given):
-                raise MemoryError(f"a convolution of {self.size} coefficients must fit into memory; got no room for it.")
-
         keep_small_blocks()
-        for_each(piece, [(b, r) for b in range(len(self.blocks)) for r in range(len(self.parts))])
+        if function(ctypes.byref(self.sizes), ctypes.byref(self.plan), *arguments):
+            raise MemoryError(
+                f"a convolution of {self.size} coefficients must fit into memory; there is no room for it."
+            )
 
 
-def _signal(x: Tensor | None, features: slice, rows: slice | None = None) -> Any:
-    """x (B, C, H, L), from the first of these features and rows on."""
-    if x is None:
-        return ctypes.byref(_Signal(None, 0, 0, 0, 0))
-    strides = x.stride()
-    start = features.start * strides[2] + (rows.start * strides[0] if rows else 0)
-    return ctypes.byref(_Signal(x.data_ptr() + start * x.element_size(), *strides))
+def _signal(x: Tensor | None) -> Any:
+    """x (B, C, H, L), by its place and strides."""
+    return ctypes.byref(_Signal(None, 0, 0, 0, 0) if x is None else _Signal(x.data_ptr(), *x.stride()))
 
 
 def kernel_spectrum(u: Tensor, k: Tensor, ahead: int) -> Tensor:
@@ -126,12 +112,10 @@ def kernel_spectrum(u: Tensor, k: Tensor, ahead: int) -> Tensor:
     Returns:
         (blocks, C, M, 2, W), W features in a block, as the library orders them.
     """
-    call = _Call(u[:1], k, ahead)
-    call.parts = [slice(0, 1)]
-    width = native_build.vector_bytes() // call.dtype.itemsize
-    spectra = call.k.new_empty(len(call.blocks), len(k), call.size, 2, width)
-    call.run("transform", lambda number, block, *_: (_signal(call.k, block), ctypes.c_void_p(spectra[number].data_ptr())))
-    return spectra
+    call = _Call(u, k, ahead)
+    spectrum = call.k.new_empty(call.blocks, len(k), call.size, 2, call.width)
+    call("transform", _signal(call.k.unsqueeze(0)), ctypes.c_void_p(spectrum.data_ptr()))
+    return spectrum
 
 
 def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Tensor | None = None) -> Tensor:
@@ -140,13 +124,9 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Te
     ``spectrum``: what ``kernel_spectrum`` returned for the same arguments.
     """
     call = _Call(u, k, ahead)
-    y = on_huge_pages(grouped.empty_output(call.u[:, 0], len(k), features_next))
-
-    def arguments(number: int, block: slice, _: int, rows: slice) -> tuple[Any, ...]:
-        known = None if spectrum is None else ctypes.c_void_p(spectrum[number].data_ptr())
-        return _signal(call.u, block, rows), _signal(call.k, block), _signal(y, block, rows), known
-
-    call.run("convolve", arguments)
+    y = on_huge_pages(grouped.empty_output(call.u, len(k), features_next))
+    known = None if spectrum is None else ctypes.c_void_p(spectrum.data_ptr())
+    call("convolve", _signal(call.u.unsqueeze(1)), _signal(call.k.unsqueeze(0)), _signal(y), known)
     return y.to(u.dtype)
 
 
@@ -155,21 +135,12 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of Σ g y by u and k; arguments and results as in ``grouped_convolution.gradients``."""
     call = _Call(u, k, ahead)
-    weights, none = call.operand(g), u.new_empty(0)
-    by_u = on_huge_pages(grouped.empty_input(call.u[:, 0], features_next)) if of_input else None
-    by_k = call.k.new_empty(len(call.parts), *k.shape) if of_kernel else None
-
-    def arguments(_: int, block: slice, number: int, rows: slice) -> tuple[Any, ...]:
-        return (
-            _signal(weights, block, rows),
-            _signal(call.u, block, rows),
-            _signal(call.k, block),
-            _signal(None if by_u is None else by_u.unsqueeze(1), block, rows),
-            _signal(None if by_k is None else by_k[number].unsqueeze(0), block),
-        )
-
-    call.run("gradients", arguments)
+    weights = call.operand(g)
+    by_u = on_huge_pages(grouped.empty_input(call.u, features_next)) if of_input else None
+    by_k = call.k.new_empty(call.parts, *k.shape) if of_kernel else None
+    inputs = (_signal(x) for x in (weights, call.u.unsqueeze(1), call.k.unsqueeze(0)))
+    call("gradients", *inputs, _signal(None if by_u is None else by_u.unsqueeze(1)), _signal(by_k))
     return (
-        none if by_u is None else by_u.to(u.dtype),
+        u.new_empty(0) if by_u is None else by_u.to(u.dtype),
         k.new_empty(0) if by_k is None else by_k.sum(0).to(k.dtype),
     )
