@@ -32,8 +32,8 @@ def long_convolution(
     is a complex one of twice the work. ``"grouped"`` computes a few features at a time, so that the spectra stay in the
     cache of a core, on several cores side by side, and keeps nothing for the backward pass but u and k, whose
     transforms it computes again. ``"native"`` does the same in C++, a vector of adjacent features at a time; it is
-    compiled when it is first used (``native_build``). ``"auto"`` is ``"native"`` where there is a compiler; elsewhere it
-    is ``"grouped"`` from ``SMALL`` outputs on, and ``"whole"`` below. On other devices, and in exported graphs, which
+    compiled when it is first used (``native_build``). ``"auto"`` is ``"native"`` where there is a compiler, and without
+    one ``"grouped"`` from ``SMALL`` outputs on and ``"whole"`` below. On other devices, and in exported graphs, which
     must not need this package, it is ``"plain"``.
 
     Args:
