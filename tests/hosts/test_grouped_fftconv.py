@@ -126,7 +126,7 @@ def test_the_layer_s_file_has_it(host):
 
 def test_a_training_step_of_the_host_plain_against_grouped(host, tmp_path):
     """``hope bench`` times the host's own layer under three kernels with both convolutions: docs/host.md."""
-    names = [f"{name}{ending}" for name in PLAIN for ending in ("", "-grouped")]
+    names = [f"{name}{ending}" for name in PLAIN for ending in ("", "-grouped")] + ["host-layer-diag"]
     sizes = ["--features", "4", "--d-state", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
     line = ["-m", "hope_ssm.cli.main", "bench", *sizes, "--contenders", ",".join(names), "--out", str(tmp_path)]
     done = host.python(*line, directory=tmp_path, STATE_SPACES_HOME=str(host.home))

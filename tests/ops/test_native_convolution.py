@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import torch
@@ -160,11 +161,52 @@ def test_processes_that_begin_together(nothing_built):
     assert len(list(nothing_built.iterdir())) == 1
 
 
-def test_without_room_it_says_so(monkeypatch):
-    monkeypatch.setattr(native_convolution, "ring_size", lambda _: 1 << 45)
-    monkeypatch.setattr(native_convolution, "_plan", lambda *_: (native_convolution._Plan(1 << 45, 0, None, None), []))
-    with pytest.raises(MemoryError, match="must fit into memory"):
-        native_convolution.convolve(torch.randn(1, 3, 9), torch.randn(1, 3, 9), 0, False)
+def test_without_room_it_is_grouped(monkeypatch, caplog):
+    """Forward and backward; the price is said once."""
+
+    def room(self, rings):
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr(native_convolution._Call, "room", room)
+    u, k = (torch.randn(2, 3, 9).requires_grad_() for _ in range(2))
+    found, exact = (
+        torch.autograd.grad(long_convolution(u, k, mode=mode).sin().sum(), (u, k)) for mode in ("native", "plain")
+    )
+    for got, wanted in zip(found, exact, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert caplog.text.count("Grouped now") == 1
+
+
+def test_other_errors_stay(monkeypatch):
+    def room(self, rings):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(native_convolution._Call, "room", room)
+    with pytest.raises(RuntimeError, match="something else"):
+        long_convolution(torch.randn(2, 3, 9), torch.randn(1, 3, 9), mode="native")
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_its_room():
+    """Memory that torch's allocator gave, all of it: the process does not grow by more than is counted."""
+    code = """
+        import resource
+        import torch
+        from hope_ssm.benchmark.measure import peak_memory
+        from hope_ssm.ops.long_convolution import long_convolution
+        u, k = torch.randn(1, 8, 1 << 18, requires_grad=True), torch.randn(1, 8, 1 << 18, requires_grad=True)
+        weight = torch.randn(1, 1, 8, 1 << 18)
+        long_convolution(u[..., :64], k[..., :64], mode="native").sum().backward()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        call = lambda: torch.autograd.grad(long_convolution(u, k, mode="native"), (u, k), weight)
+        call()
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+        print(grown, peak_memory(call, torch.device("cpu")))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    grown, counted = map(int, done.stdout.split())
+    assert counted > 8 * (1 << 18) * 4 * 4
+    assert grown < 1.2 * counted + 2e6
 
 
 def test_a_default_device_changes_nothing():

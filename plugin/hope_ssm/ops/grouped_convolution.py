@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import log_once
-from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages
+from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages, short_of_memory
 from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
@@ -250,7 +250,7 @@ def _in_memory(run: Callable[[Groups], None], u: Tensor, channels: int, size: in
     try:
         run(Groups.of(u, channels, size, dtype))
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not short_of_memory(error):
             raise
         log_once(
             _logger, logging.WARNING, f"a group of the convolution must fit into memory; got {error}. Row by row now."

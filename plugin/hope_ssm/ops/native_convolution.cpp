@@ -13,7 +13,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
-#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -24,7 +23,7 @@ extern "C" {
 
 struct Sizes {
   Index batch, channels, features, steps, lags, ahead;
-  Index parts, threads;  // of the batch, each of which sums the gradients of the kernels by itself; and at most so many
+  Index parts, threads;  // parts of the batch: each sums the gradients of the kernels by itself
 };
 
 struct Plan {
@@ -64,22 +63,6 @@ struct Complex {
   Complex times(T a, T b) const { return {re * a - im * b, re * b + im * a}; }
   Complex times_i() const { return {-im, re}; }
   Complex conjugate() const { return {re, -im}; }
-};
-
-template <class T>
-class Room {  // aligned for vectors
- public:
-  explicit Room(Index count) {
-    if (count > 0) z_ = static_cast<Complex<T>*>(::operator new(count * sizeof(Complex<T>), kAlignment));
-  }
-  ~Room() { ::operator delete(z_, kAlignment); }
-  Room(const Room&) = delete;
-  Room& operator=(const Room&) = delete;
-  Complex<T>* operator()(Index offset = 0) { return z_ + offset; }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  Complex<T>* z_ = nullptr;
 };
 
 // cos and sin of 2 pi p / R
@@ -256,7 +239,7 @@ struct Block {
 
 // work(thread, block, part) for all blocks of features and parts of the batch.
 template <class T, class Work>
-void for_each_piece(const Sizes& sizes, const Plan& plan, Index threads, Work work) {
+void for_each_piece(const Sizes& sizes, const Plan& plan, Work work) {
   const Index pieces = blocks_of<T>(sizes) * sizes.parts;
   std::atomic<Index> next{0};
   const auto loop = [&](Index thread) {
@@ -266,19 +249,12 @@ void for_each_piece(const Sizes& sizes, const Plan& plan, Index threads, Work wo
   };
   std::vector<std::thread> others;
   try {
-    for (Index thread = 1; thread < threads; ++thread) others.emplace_back(loop, thread);
+    for (Index thread = 1; thread < sizes.threads; ++thread) others.emplace_back(loop, thread);
   } catch (const std::system_error&) {
     // the system has no more threads: those that are there do it
   }
   loop(0);
   for (std::thread& other : others) other.join();
-}
-
-// Threads that are worth while: a vector's coefficient takes some 25 ns, a thread begins within 50 us.
-template <class T>
-Index threads_for(const Sizes& sizes, const Plan& plan) {
-  const Index blocks = blocks_of<T>(sizes), coefficients = blocks * sizes.batch * sizes.channels * plan.size;
-  return std::max<Index>(1, std::min({sizes.threads, blocks * sizes.parts, coefficients / 8192}));
 }
 
 template <class T>
@@ -288,20 +264,20 @@ void transform(const Sizes& sizes, const Plan& plan, const Signal& k, Complex<T>
   }
 }
 
+// ``room``: of each thread (C + 2) M coefficients.
 template <class T>
 void convolve(const Sizes& sizes, const Plan& plan, const Signal& u, const Signal& k, const Signal& y,
-              const Complex<T>* known) {
-  const Index size = plan.size, channels = sizes.channels, threads = threads_for<T>(sizes, plan);
-  Room<T> own(known ? 0 : threads * channels * size), inputs(threads * size);
-  Room<T> outputs(channels > 1 ? threads * size : 0);
-  for_each_piece<T>(sizes, plan, threads, [&](Index thread, const Block<T>& block, Index part) {
-    const Complex<T>* kernels = known + (known ? block.first / Lanes<T>::kWidth * channels * size : 0);
-    if (!known) {
-      block.kernels(own(thread * channels * size), k);
-      kernels = own(thread * channels * size);
+              const Complex<T>* known, Complex<T>* room) {
+  const Index size = plan.size, channels = sizes.channels;
+  for_each_piece<T>(sizes, plan, [&](Index thread, const Block<T>& block, Index part) {
+    Complex<T>* input = room + thread * (channels + 2) * size;
+    Complex<T>*product = input + (channels > 1 ? size : 0), *own = input + 2 * size;
+    const Complex<T>* kernels = own;
+    if (known) {
+      kernels = known + block.first / Lanes<T>::kWidth * channels * size;
+    } else {
+      block.kernels(own, k);
     }
-    Complex<T>* input = inputs(thread * size);
-    Complex<T>* product = channels > 1 ? outputs(thread * size) : input;
     for (Index b = sizes.batch * part / sizes.parts; b < sizes.batch * (part + 1) / sizes.parts; ++b) {
       block.load(input, u, b, 0, sizes.steps, 0);
       for (Index c = 0; c < channels; ++c) {
@@ -312,18 +288,16 @@ void convolve(const Sizes& sizes, const Plan& plan, const Signal& u, const Signa
   });
 }
 
+// ``room``: of each thread (2 C + 3) M coefficients.
 template <class T>
 void gradients(const Sizes& sizes, const Plan& plan, const Signal& g, const Signal& u, const Signal& k,
-               const Signal& by_u, const Signal& by_k) {
+               const Signal& by_u, const Signal& by_k, Complex<T>* room) {
   const bool of_input = by_u.data, of_kernel = by_k.data;
-  const Index size = plan.size, channels = sizes.channels, threads = threads_for<T>(sizes, plan);
-  Room<T> all_kernels(of_input ? threads * channels * size : 0), all_moments(of_kernel ? threads * channels * size : 0);
-  Room<T> inputs(of_kernel ? threads * size : 0), all_weights(threads * size);
-  Room<T> sums(of_input && channels > 1 ? threads * size : 0);
-  for_each_piece<T>(sizes, plan, threads, [&](Index thread, const Block<T>& block, Index part) {
-    Complex<T>*kernels = all_kernels(thread * channels * size), *moments = all_moments(thread * channels * size);
-    Complex<T>*input = inputs(thread * size), *weights = all_weights(thread * size);
-    Complex<T>* sum = channels > 1 ? sums(thread * size) : weights;
+  const Index size = plan.size, channels = sizes.channels;
+  for_each_piece<T>(sizes, plan, [&](Index thread, const Block<T>& block, Index part) {
+    Complex<T>* input = room + thread * (2 * channels + 3) * size;
+    Complex<T>*weights = input + size, *sum = weights + (channels > 1 ? size : 0);
+    Complex<T>*kernels = input + 3 * size, *moments = kernels + channels * size;
     if (of_input) block.kernels(kernels, k);
     if (of_kernel) std::memset(static_cast<void*>(moments), 0, channels * size * sizeof(Complex<T>));
     for (Index b = sizes.batch * part / sizes.parts; b < sizes.batch * (part + 1) / sizes.parts; ++b) {
@@ -348,29 +322,19 @@ void gradients(const Sizes& sizes, const Plan& plan, const Signal& g, const Sign
   });
 }
 
-template <class Work>
-int in_memory(Work work) {  // 1: there is no room
-  try {
-    work();
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-  return 0;
-}
-
 }  // namespace
 
-#define INTERFACE(NAME, T)                                                                                           \
-  extern "C" int transform_##NAME(const Sizes* sizes, const Plan* plan, const Signal* k, void* kernels) {            \
-    return in_memory([&] { transform(*sizes, *plan, *k, static_cast<Complex<T>*>(kernels)); });                        \
-  }                                                                                                                  \
-  extern "C" int convolve_##NAME(const Sizes* sizes, const Plan* plan, const Signal* u, const Signal* k,             \
-                                 const Signal* y, const void* kernels) {                                             \
-    return in_memory([&] { convolve(*sizes, *plan, *u, *k, *y, static_cast<const Complex<T>*>(kernels)); });         \
-  }                                                                                                                  \
-  extern "C" int gradients_##NAME(const Sizes* sizes, const Plan* plan, const Signal* g, const Signal* u,            \
-                                  const Signal* k, const Signal* by_u, const Signal* by_k) {                         \
-    return in_memory([&] { gradients<T>(*sizes, *plan, *g, *u, *k, *by_u, *by_k); });                                \
+#define INTERFACE(NAME, T)                                                                                          \
+  extern "C" void transform_##NAME(const Sizes* sizes, const Plan* plan, const Signal* k, void* kernels) {          \
+    transform(*sizes, *plan, *k, static_cast<Complex<T>*>(kernels));                                                \
+  }                                                                                                                 \
+  extern "C" void convolve_##NAME(const Sizes* sizes, const Plan* plan, const Signal* u, const Signal* k,           \
+                                  const Signal* y, const void* kernels, void* room) {                               \
+    convolve(*sizes, *plan, *u, *k, *y, static_cast<const Complex<T>*>(kernels), static_cast<Complex<T>*>(room));   \
+  }                                                                                                                 \
+  extern "C" void gradients_##NAME(const Sizes* sizes, const Plan* plan, const Signal* g, const Signal* u,          \
+                                   const Signal* k, const Signal* by_u, const Signal* by_k, void* room) {           \
+    gradients(*sizes, *plan, *g, *u, *k, *by_u, *by_k, static_cast<Complex<T>*>(room));                             \
   }
 
 INTERFACE(float32, float)

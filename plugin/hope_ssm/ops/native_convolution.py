@@ -26,6 +26,7 @@ FIRST_RADICES = (1, 3, 5)  # M is one of these times a power of 2
 # Pieces for the threads to share, by parts of the batch where there are few features; a part has the kernel's transform
 # to itself, so it has at least so many rows. Results depend on the pieces, and pieces not on the threads.
 PIECES, LEAST_ROWS = 8, 16
+LEAST_COEFFICIENTS = 8192  # of a thread: some 0.2 ms of work, where a thread begins within 0.05
 
 _Index = ctypes.c_ssize_t
 
@@ -85,25 +86,32 @@ class _Call:
         self.plan, self.kept = _plan(self.size, self.dtype)
         self.width = native_build.vector_bytes() // self.dtype.itemsize
         self.blocks = -(-features // self.width)
-        self.parts = max(1, min(PIECES // max(1, self.blocks), batch // LEAST_ROWS))
-        self.sizes = _Sizes(batch, channels, features, length, lags, ahead, self.parts, torch.get_num_threads())
+        parts = max(1, min(PIECES // max(1, self.blocks), batch // LEAST_ROWS))
+        work = self.blocks * batch * channels * self.size
+        self.threads = max(1, min(torch.get_num_threads(), self.blocks * parts, work // LEAST_COEFFICIENTS))
+        self.sizes = _Sizes(batch, channels, features, length, lags, ahead, parts, self.threads)
 
     def operand(self, x: Tensor) -> Tensor:
         """x as numbers that lie in memory as its strides say."""
         return x.detach().to(self.dtype).resolve_neg()
 
+    def room(self, rings: int) -> Tensor:
+        """For each thread so many times M coefficients of a vector's features."""
+        return self.k.new_empty(self.threads, rings, self.size, 2, self.width)
+
     def __call__(self, name: str, *arguments: Any) -> None:
-        function = getattr(self.library, f"{name}_{NAMES[self.dtype]}")
-        keep_small_blocks()
-        if function(ctypes.byref(self.sizes), ctypes.byref(self.plan), *arguments):
-            raise MemoryError(
-                f"a convolution of {self.size} coefficients must fit into memory; there is no room for it."
-            )
+        getattr(self.library, f"{name}_{NAMES[self.dtype]}")(
+            ctypes.byref(self.sizes), ctypes.byref(self.plan), *arguments
+        )
 
 
 def _signal(x: Tensor | None) -> Any:
     """x (B, C, H, L), by its place and strides."""
     return ctypes.byref(_Signal(None, 0, 0, 0, 0) if x is None else _Signal(x.data_ptr(), *x.stride()))
+
+
+def _place(x: Tensor | None) -> Any:
+    return None if x is None else ctypes.c_void_p(x.data_ptr())
 
 
 def kernel_spectrum(u: Tensor, k: Tensor, ahead: int) -> Tensor:
@@ -114,7 +122,7 @@ def kernel_spectrum(u: Tensor, k: Tensor, ahead: int) -> Tensor:
     """
     call = _Call(u, k, ahead)
     spectrum = call.k.new_empty(call.blocks, len(k), call.size, 2, call.width)
-    call("transform", _signal(call.k.unsqueeze(0)), ctypes.c_void_p(spectrum.data_ptr()))
+    call("transform", _signal(call.k.unsqueeze(0)), _place(spectrum))
     return spectrum
 
 
@@ -123,10 +131,12 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Te
 
     ``spectrum``: what ``kernel_spectrum`` returned for the same arguments.
     """
+    keep_small_blocks()
     call = _Call(u, k, ahead)
     y = on_huge_pages(grouped.empty_output(call.u, len(k), features_next))
-    known = None if spectrum is None else ctypes.c_void_p(spectrum.data_ptr())
-    call("convolve", _signal(call.u.unsqueeze(1)), _signal(call.k.unsqueeze(0)), _signal(y), known)
+    room = call.room(len(k) + 2)
+    inputs = _signal(call.u.unsqueeze(1)), _signal(call.k.unsqueeze(0))
+    call("convolve", *inputs, _signal(y), _place(spectrum), _place(room))
     return y.to(u.dtype)
 
 
@@ -134,12 +144,14 @@ def gradients(
     g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients of Σ g y by u and k; arguments and results as in ``grouped_convolution.gradients``."""
+    keep_small_blocks()
     call = _Call(u, k, ahead)
     weights = call.operand(g)
     by_u = on_huge_pages(grouped.empty_input(call.u, features_next)) if of_input else None
-    by_k = call.k.new_empty(call.parts, *k.shape) if of_kernel else None
-    inputs = (_signal(x) for x in (weights, call.u.unsqueeze(1), call.k.unsqueeze(0)))
-    call("gradients", *inputs, _signal(None if by_u is None else by_u.unsqueeze(1)), _signal(by_k))
+    by_k = call.k.new_empty(call.sizes.parts, *k.shape) if of_kernel else None
+    room = call.room(2 * len(k) + 3)
+    inputs = _signal(weights), _signal(call.u.unsqueeze(1)), _signal(call.k.unsqueeze(0))
+    call("gradients", *inputs, _signal(None if by_u is None else by_u.unsqueeze(1)), _signal(by_k), _place(room))
     return (
         u.new_empty(0) if by_u is None else by_u.to(u.dtype),
         k.new_empty(0) if by_k is None else by_k.sum(0).to(k.dtype),
