@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -207,6 +209,37 @@ def test_the_benchmark_counts_its_room():
     grown, counted = map(int, done.stdout.split())
     assert counted > 8 * (1 << 18) * 4 * 4
     assert grown < 1.2 * counted + 2e6
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("team", [True, False])
+def test_threads_of_torch_s_team_and_of_our_own(team, two_threads, monkeypatch):
+    if not team:
+        monkeypatch.setattr(native_convolution, "_team", lambda: None)
+    u, k = torch.randn(50, 20, 300), torch.randn(1, 20, 300)
+    assert native_convolution._Call(u, k, 0).threads == 2
+    found = long_convolution(u, k, mode="native")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert torch.equal(found, long_convolution(u, k, mode="native"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_the_threads_it_lacks(two_threads):
+    u, k = torch.randn(50, 20, 300), torch.randn(1, 20, 300)
+    exact = native_convolution.convolve(u, k, 0, False)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if native_convolution.convolve(u, k, 0, False).sub(exact).abs().max().item() == 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_default_device_changes_nothing():

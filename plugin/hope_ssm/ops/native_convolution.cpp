@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -21,9 +22,13 @@ using Index = std::ptrdiff_t;
 
 extern "C" {
 
+// What runs a function of some data on so many threads: GOMP_parallel of the OpenMP that torch has loaded.
+using Team = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
 struct Sizes {
   Index batch, channels, features, steps, lags, ahead;
   Index parts, threads;  // parts of the batch: each sums the gradients of the kernels by itself
+  Team team;             // null: threads of our own
 };
 
 struct Plan {
@@ -241,19 +246,23 @@ struct Block {
 template <class T, class Work>
 void for_each_piece(const Sizes& sizes, const Plan& plan, Work work) {
   const Index pieces = blocks_of<T>(sizes) * sizes.parts;
-  std::atomic<Index> next{0};
-  const auto loop = [&](Index thread) {
-    for (Index piece; (piece = next++) < pieces;) {
+  std::atomic<Index> next_piece{0}, next_thread{0};
+  auto loop = [&] {
+    const Index thread = next_thread++;
+    for (Index piece; (piece = next_piece++) < pieces;) {
       work(thread, Block<T>(sizes, plan, piece / sizes.parts), piece % sizes.parts);
     }
   };
+  if (sizes.threads > 1 && sizes.team) {
+    return sizes.team([](void* data) { (*static_cast<decltype(loop)*>(data))(); }, &loop, sizes.threads, 0);
+  }
   std::vector<std::thread> others;
   try {
-    for (Index thread = 1; thread < sizes.threads; ++thread) others.emplace_back(loop, thread);
+    for (Index thread = 1; thread < sizes.threads; ++thread) others.emplace_back(std::ref(loop));
   } catch (const std::system_error&) {
     // the system has no more threads: those that are there do it
   }
-  loop(0);
+  loop();
   for (std::thread& other : others) other.join();
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 from typing import Any
 
 import torch
@@ -29,11 +30,13 @@ PIECES, LEAST_ROWS = 8, 16
 LEAST_COEFFICIENTS = 8192  # of a thread: some 0.2 ms of work, where a thread begins within 0.05
 
 _Index = ctypes.c_ssize_t
+_process = os.getpid()
 
 
 class _Sizes(ctypes.Structure):
     _fields_ = [
-        (name, _Index) for name in ("batch", "channels", "features", "steps", "lags", "ahead", "parts", "threads")
+        *((name, _Index) for name in ("batch", "channels", "features", "steps", "lags", "ahead", "parts", "threads")),
+        ("team", ctypes.c_void_p),
     ]
 
 
@@ -89,7 +92,7 @@ class _Call:
         parts = max(1, min(PIECES // max(1, self.blocks), batch // LEAST_ROWS))
         work = self.blocks * batch * channels * self.size
         self.threads = max(1, min(torch.get_num_threads(), self.blocks * parts, work // LEAST_COEFFICIENTS))
-        self.sizes = _Sizes(batch, channels, features, length, lags, ahead, parts, self.threads)
+        self.sizes = _Sizes(batch, channels, features, length, lags, ahead, parts, self.threads, _team())
 
     def operand(self, x: Tensor) -> Tensor:
         """x as numbers that lie in memory as its strides say."""
@@ -103,6 +106,23 @@ class _Call:
         getattr(self.library, f"{name}_{NAMES[self.dtype]}")(
             ctypes.byref(self.sizes), ctypes.byref(self.plan), *arguments
         )
+
+
+def _team() -> int | None:
+    """The address of GOMP_parallel in the OpenMP that torch has loaded, if it is one that has it.
+
+    The threads of that team are there already, and wait for work by spinning: others would share the cores with them.
+    They do not survive a fork.
+    """
+    return _gomp_parallel() if os.getpid() == _process else None
+
+
+@functools.cache
+def _gomp_parallel() -> int | None:
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (AttributeError, TypeError, OSError):  # other runtimes, other systems
+        return None
 
 
 def _signal(x: Tensor | None) -> Any:
