@@ -238,7 +238,8 @@ def test_a_forked_process_does_not_wait_for_the_threads_it_lacks(two_threads):
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        os._exit(0 if native_convolution.convolve(u, k, 0, False).sub(exact).abs().max().item() == 0 else 1)
+        found = native_convolution.convolve(u, k, 0, False)
+        os._exit(0 if (found.numpy() == exact.numpy()).all() else 1)  # torch's own threads do not survive either
     assert os.waitpid(child, 0)[1] == 0
 
 
