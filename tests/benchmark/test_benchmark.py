@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hope_ssm.benchmark.run
+from features import NATIVE
 from hope_ssm.benchmark import contenders, measure, report, targets
 from hope_ssm.benchmark.contenders import Sizes
 from hope_ssm.cli import main
@@ -16,8 +17,9 @@ from installed import backend
 
 SMALL = Sizes(features=5, states=6, length=33, batch=2)
 OPTIONS = ["--features", "4", "--d-state", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
+MARKS = {"hope-triton": backend("triton").marks, "step-hope-native": NATIVE}
 ALWAYS = [
-    name if name != "hope-triton" else pytest.param(name, marks=backend("triton").marks)
+    pytest.param(name, marks=MARKS.get(name, ()))
     for name in contenders.CONTENDERS
     if name != "hope-keops" and not name.startswith(("host-", "training-"))
 ]
