@@ -252,14 +252,6 @@ def test_bad_input(change, message):
 # Several threads
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(
     ("mode", "size"), [("grouped", (3, 1, 40, 9, 9)), pytest.param("native", (40, 1, 3, 99, 99), marks=NATIVE)]
 )

@@ -211,14 +211,6 @@ def test_the_benchmark_counts_its_room():
     assert grown < 1.2 * counted + 2e6
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("team", [True, False])
 def test_threads_of_torch_s_team_and_of_our_own(team, two_threads, monkeypatch):
     if not team:
