@@ -66,10 +66,18 @@ OPS = {
     "workers": set(),
     "fresh_memory": set(),
     "grouped_convolution": {"fresh_memory", "workers"},
-    "convolution_derivatives": {"grouped_convolution", "transforms"},
+    "native_build": set(),
+    "native_convolution": {"native_build", "grouped_convolution", "fresh_memory"},
+    "convolution_derivatives": {"fresh_memory", "grouped_convolution", "native_convolution", "transforms"},
     "circular_convolution": set(),
     "scan": set(),
-    "long_convolution": {"convolution_derivatives", "grouped_convolution", "transforms"},
+    "long_convolution": {
+        "convolution_derivatives",
+        "grouped_convolution",
+        "native_build",
+        "native_convolution",
+        "transforms",
+    },
 }
 # Of the folders of the workbench: which of its other modules they may import.
 WORKBENCH = {

@@ -19,7 +19,7 @@ OPTIONS = ["--features", "4", "--d-state", "4", "--length", "16", "--batch", "2"
 ALWAYS = [
     name if name != "hope-triton" else pytest.param(name, marks=backend("triton").marks)
     for name in contenders.CONTENDERS
-    if name != "hope-keops" and not name.startswith("host-")
+    if name != "hope-keops" and not name.startswith(("host-", "training-"))
 ]
 
 
@@ -114,11 +114,14 @@ def test_targets_are_held_reached_or_missed():
         *(measured(f"step-hope{plain}", seconds) for plain, seconds in (("", 1.0), ("-plain", 1.5))),
     ]
     demo = [measured("step-hope", 1.0), measure.Measurement("step-hope-plain", absent="not available: it is gone")]
-    found = {targets.USUAL: usual, targets.DEMO: demo, targets.LONG: [measured("layer-hope", 1.0, int(3e9))]}
+    training = [measured("training-hope", 3.0), measured("training-hope-plain", 4.0)]
+    long = [measured("layer-hope", 1.0, int(3e9))]
+    found = {"usual": usual, "demo": demo, "long": long, "training": training}
     text, missed = targets.table(found)
     states = [line.split("|")[-2].strip() for line in text.splitlines()[2:]]
     absent = "not measured: step-hope-plain is absent"
-    assert states == ["reached", "held", "held", "missed", "reached", absent, "missed"]
+    no_host = "not measured: host-layer-diag is absent"
+    assert states == ["reached", "held", no_host, "held", "missed", "reached", absent, "held", "missed"]
     assert [what.split(",")[0] for what in missed] == [
         "training step", "training step at the demo's sizes", "peak memory of the layer"
     ]  # fmt: skip
@@ -127,13 +130,9 @@ def test_targets_are_held_reached_or_missed():
 @pytest.mark.parametrize("floor", [0, 1e9])
 def test_targets_from_the_command_line(floor, tmp_path, monkeypatch, capsys):
     """Measured here and now at small sizes; the status says whether every floor is held."""
-    monkeypatch.setattr(
-        targets, "RUNS", {SMALL: tuple(dict.fromkeys(n for names in targets.RUNS.values() for n in names))}
-    )
-    small = [
-        dataclasses.replace(target, sizes=SMALL, floor=1e9 - floor if target.most else floor)
-        for target in targets.TARGETS
-    ]
+    monkeypatch.setattr(contenders, "TRAINING", (*contenders.TRAINING, "trainer.limit_train_batches=2"))
+    monkeypatch.setattr(targets, "RUNS", {run: (SMALL, names) for run, (_, names) in targets.RUNS.items()})
+    small = [dataclasses.replace(target, floor=1e9 - floor if target.most else floor) for target in targets.TARGETS]
     monkeypatch.setattr(targets, "TARGETS", small)
     status = main.main(["bench", "--targets", "--repetitions", "3", "--out", str(tmp_path)])
     assert status == (0 if floor == 0 else 1)

@@ -9,7 +9,7 @@ import pytest
 from hope_ssm import registry, requirements
 from hope_ssm.cli import doctor
 from hope_ssm.hosts import environment, state_spaces
-from hope_ssm.ops.long_convolution import SMALL
+from hope_ssm.ops import native_build
 
 FILES = {
     "train.py": "import json\nimport hope_absent\nfrom src.a import b\ntry:\n    import optional\nfinally: pass\n",
@@ -72,7 +72,7 @@ def test_text_without_a_host(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "which STATE_SPACES_HOME names, holds none" in said
     assert "auto takes" in said
-    assert f"convolution on a CPU: grouped from {SMALL} outputs on" in said
+    assert f"convolution: auto takes on a CPU {native_build.choice()}; on a GPU plain" in said
 
 
 def test_a_kernel_that_fails_is_named_and_sets_the_status(monkeypatch, tmp_path, capsys):

@@ -55,14 +55,15 @@ CODE = """
         return torch.randn((3, 4, length) if options.get("transposed", True) else (3, length, 4)).to(dtype)
 
     ran = 0
-    for small in (auto.SMALL, 0):  # below this many outputs the grouped convolution is not worth its price
-        auto.SMALL = small
+    available = auto.native_build.available
+    for way, small in ((available, 0), (lambda: False, 0), (lambda: False, auto.SMALL)):  # native, grouped, whole
+        auto.native_build.available, auto.SMALL = way, small
         for kernel in KERNELS:
             # the host's nplr kernel is float32 whatever the default is, and its layer transforms it in that
             bound = dict(rtol=1e-4, atol=1e-5) if kernel["mode"] == "nplr" else dict(rtol=1e-9, atol=1e-10)
             for options, length in CASES:
                 for rate in (1.0, 2.0):
-                    where = f"{small} {kernel} {options} {length} {rate}: "
+                    where = f"{way()} {small} {kernel} {options} {length} {rate}: "
                     torch.set_default_dtype(torch.float64)
                     x = inputs(options, length, torch.float64)
                     own, ours = (found(module, x, rate) for module in pair(kernel | options))
@@ -77,7 +78,7 @@ CODE = """
                             near = dict(rtol=0.02, atol=0.01 * theirs.abs().max().item())  # its D x is in bfloat16
                             torch.testing.assert_close(got, theirs, **near, msg=lambda m: where + m)
                     ran += 1
-    assert ran == 2 * len(KERNELS) * len(CASES) * 2, ran
+    assert ran == 3 * len(KERNELS) * len(CASES) * 2, ran
 
     torch.set_default_dtype(torch.float64)
     own, ours = (module.eval() for module in pair(KERNELS[0]))
@@ -125,7 +126,7 @@ def test_the_layer_s_file_has_it(host):
 
 def test_a_training_step_of_the_host_plain_against_grouped(host, tmp_path):
     """``hope bench`` times the host's own layer under three kernels with both convolutions: docs/host.md."""
-    names = [f"{name}{ending}" for name in PLAIN for ending in ("", "-grouped")]
+    names = [f"{name}{ending}" for name in PLAIN for ending in ("", "-grouped")] + ["host-layer-diag"]
     sizes = ["--features", "4", "--d-state", "4", "--length", "16", "--batch", "2", "--repetitions", "3"]
     line = ["-m", "hope_ssm.cli.main", "bench", *sizes, "--contenders", ",".join(names), "--out", str(tmp_path)]
     done = host.python(*line, directory=tmp_path, STATE_SPACES_HOME=str(host.home))

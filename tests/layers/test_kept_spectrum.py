@@ -13,7 +13,8 @@ from hope_ssm.layers.fftconv import FFTConvolution
 
 B, L, H = 2, 33, 3
 LAYERS = {
-    "plain": {"convolution": "plain"}, "grouped": {"convolution": "grouped"}, "channels": {"channels": 2},
+    "plain": {"convolution": "plain"}, "grouped": {"convolution": "grouped"}, "whole": {"convolution": "whole"},
+    "channels": {"channels": 2},
     "bidirectional": {"bidirectional": True, "convolution": "grouped"}, "cut": {"l_max": 9},
     "both-now": {"bidirectional": True, "reverse_lag": 0}, "dropped": {"drop_kernel": 0.3},
 }  # fmt: skip

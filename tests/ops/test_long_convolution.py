@@ -7,17 +7,18 @@ import os
 import pytest
 import torch
 
-from features import needs
-from hope_ssm.ops import grouped_convolution, workers
+from features import NATIVE, needs
+from hope_ssm.ops import grouped_convolution, native_build, workers
 from hope_ssm.ops import long_convolution as long
 from hope_ssm.ops.long_convolution import long_convolution
 from hope_ssm.requirements import COMPILED
 
-MODES = ("plain", "whole", "grouped")
+MODES = ("plain", "whole", "grouped", pytest.param("native", marks=NATIVE))
+RECOMPUTING = pytest.mark.parametrize("mode", MODES[2:])
 # B, C, H, L, K, negative lags: one of each, odd and prime lengths, kernels shorter and longer than the sequence
 SIZES = [
     (1, 1, 1, 1, 1, 0), (2, 1, 3, 1, 5, 0), (1, 2, 1, 2, 3, 1), (3, 2, 5, 7, 7, 0), (2, 1, 20, 13, 4, 2),
-    (2, 3, 17, 13, 29, 12), (5, 1, 2, 33, 33, 32), (0, 1, 2, 5, 5, 0),
+    (2, 3, 17, 13, 29, 12), (5, 1, 2, 33, 33, 32), (0, 1, 2, 5, 5, 0), (33, 2, 9, 80, 70, 3), (1, 1, 4, 600, 600, 0),
 ]  # fmt: skip
 every_mode = pytest.mark.parametrize("mode", MODES)
 
@@ -43,7 +44,7 @@ def operands(batch, channels, features, length, lags, steps_first=False, dtype=t
 @pytest.mark.parametrize("group_bytes", [None, 1])
 def test_values_and_gradients(mode, steps_first, size, group_bytes, monkeypatch):
     """Groups of the usual size, and of two rows."""
-    if mode != "grouped" and size[0] == 0:
+    if mode in ("plain", "whole") and size[0] == 0:
         pytest.skip("torch has no FFT of an empty batch")
     if group_bytes:
         monkeypatch.setattr(grouped_convolution, "GROUP_BYTES", group_bytes)
@@ -57,14 +58,15 @@ def test_values_and_gradients(mode, steps_first, size, group_bytes, monkeypatch)
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
+@RECOMPUTING
 @pytest.mark.parametrize("frozen", [0, 1])
-def test_one_gradient_alone(frozen):
+def test_one_gradient_alone(frozen, mode):
     operand = operands(2, 2, 3, 5, 5)
     operand[frozen].requires_grad_(False)
     weight, trained = torch.randn(2, 2, 3, 5, dtype=torch.float64), operand[1 - frozen]
     got, exact = (
         torch.autograd.grad(y, trained, weight)[0]
-        for y in (long_convolution(*operand, ahead=1, mode="grouped"), double_sum(*operand, 1))
+        for y in (long_convolution(*operand, ahead=1, mode=mode), double_sum(*operand, 1))
     )
     torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
 
@@ -99,21 +101,23 @@ def test_vmap(mode, in_dims):
         torch.testing.assert_close(mapped[i], single, rtol=1e-5, atol=1e-5)
 
 
+@RECOMPUTING
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 8e-3), (torch.float16, 1e-3)])
-def test_rounding_is_that_of_the_input(dtype, bound):
+def test_rounding_is_that_of_the_input(dtype, bound, mode):
     """Half precisions are rounded once, at the end: the transforms are computed in float32."""
     u, k = torch.randn(3, 4, 100).to(dtype).transpose(1, 2), torch.randn(1, 100, 4)
     exact = double_sum(u.double(), k.double(), 0)
-    y = long_convolution(u, k, mode="grouped")
+    y = long_convolution(u, k, mode=mode)
     assert y.dtype == dtype
     assert (y - exact).abs().max() < bound * exact.abs().max()
 
 
-def test_float32_error_is_not_above_the_plain_ones():
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_float32_error_is_not_above_the_plain_ones(mode):
     u, k = torch.randn(4, 8, 1000), torch.randn(1, 8, 1000) / 30
     exact = double_sum(u.double(), k.double(), 0)
-    plain, whole, groups = ((long_convolution(u, k, mode=mode) - exact).square().mean().sqrt() for mode in MODES)
-    assert max(whole, groups) < 1.2 * plain
+    plain, other = ((long_convolution(u, k, mode=name) - exact).square().mean().sqrt() for name in ("plain", mode))
+    assert other < 1.2 * plain
 
 
 @every_mode
@@ -145,35 +149,46 @@ def test_the_output_has_the_order_of_the_input(mode):
     assert by_u.transpose(1, 2).is_contiguous()
 
 
-@pytest.mark.parametrize(("small", "way"), [(10**9, "_Whole"), (0, "_Convolution")])
-def test_auto_takes_the_way_that_fits_the_size(small, way, monkeypatch):
+@pytest.mark.parametrize(
+    ("compiler", "small", "way"),
+    [
+        (False, 10**9, "_Whole"),
+        (False, 0, "_Convolution"),
+        pytest.param(True, 10**9, "_Convolution", marks=NATIVE),
+    ],
+)
+def test_auto_takes_the_way_that_fits_the_size(compiler, small, way, monkeypatch):
     """On a CPU, that is; where a transform or tangents are at work, the three lines as they are written."""
     monkeypatch.setattr(long, "SMALL", small)
+    monkeypatch.setattr(native_build, "available", lambda: compiler)
     u, k = operands(2, 1, 3, 9, 9)
     assert way in type(long_convolution(u, k).grad_fn).__name__
+    assert long._resolved(u, k, "auto") == ("native" if compiler else "grouped" if small == 0 else "whole")
     found = torch.func.grad(lambda k: long_convolution(u.detach(), k).sum())(k.detach())
     exact = torch.autograd.grad(double_sum(u, k, 0).sum(), k)[0]
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow
-def test_operators_are_sound():
+@pytest.mark.parametrize("in_cpp", [False, pytest.param(True, marks=NATIVE)])
+def test_operators_are_sound(in_cpp):
     """torch's own checks of schema, fake kernel, autograd registration and dynamic shapes."""
     u, k = operands(2, 2, 3, 5, 4)
-    torch.library.opcheck(torch.ops.hope_ssm.convolve.default, (u, k, 1, False))
     g = torch.randn(2, 2, 3, 5, dtype=torch.float64)
-    for wanted in ((True, True), (True, False), (False, True)):
-        arguments = (g, u.detach(), k.detach(), 1, True, *wanted)
+    torch.library.opcheck(torch.ops.hope_ssm.convolve.default, (u, k, 1, False, in_cpp))
+    for options in ((True, True), (True, False), (False, True)):
+        arguments = (g, u.detach(), k.detach(), 1, True, in_cpp, *options)
         torch.library.opcheck(torch.ops.hope_ssm.convolution_gradients.default, arguments)
 
 
 @needs(COMPILED)
-def test_compiled():
+@pytest.mark.parametrize("mode", ["auto", *MODES[2:]])
+def test_compiled(mode):
     torch._dynamo.reset()
     u, k = operands(2, 2, 3, 8, 8, steps_first=True)
 
     def call(u, k):
-        return long_convolution(u * 2, k, ahead=3).sin()
+        return long_convolution(u * 2, k, ahead=3, mode=mode).sin()
 
     got, exact = torch.compile(call, fullgraph=True, backend="aot_eager")(u, k), call(u, k)
     torch.testing.assert_close(got, exact)
@@ -222,7 +237,7 @@ def test_fft_length_is_the_next_even_5_smooth_number(minimum):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "fast"}, "mode must be one of 'auto', 'grouped', 'whole', 'plain'; got 'fast'"),
+        ({"mode": "fast"}, "mode must be one of 'auto', 'native', 'grouped', 'whole', 'plain'; got 'fast'"),
         ({"ahead": 5}, r"ahead must be at least 0 and below L and K; got 5 with L=5, K=5"),
         ({"ahead": -1}, "ahead must be at least 0"),
         ({"k": torch.zeros(1, 2, 5)}, r"u and k must have shapes \(B, H, L\) and \(C, H, K\) with one H"),
@@ -245,13 +260,16 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_change_nothing(two_threads, monkeypatch):
+@pytest.mark.parametrize(
+    ("mode", "size"), [("grouped", (3, 1, 40, 9, 9)), pytest.param("native", (40, 1, 3, 99, 99), marks=NATIVE)]
+)
+def test_threads_change_nothing(mode, size, two_threads, monkeypatch):
     monkeypatch.setattr(grouped_convolution, "GROUP_BYTES", 1)
-    u, k = operands(3, 1, 40, 9, 9)
-    y = long_convolution(u, k, mode="grouped")
+    u, k = operands(*size)
+    y = long_convolution(u, k, mode=mode)
     found = y, *torch.autograd.grad(y.sin().sum(), (u, k))
     torch.set_num_threads(1)
-    y = long_convolution(u, k, mode="grouped")
+    y = long_convolution(u, k, mode=mode)
     for a, b in zip(found, (y, *torch.autograd.grad(y.sin().sum(), (u, k))), strict=True):
         assert torch.equal(a, b)
 
@@ -265,10 +283,11 @@ def test_pieces_run_without_gradients_and_errors_arrive(two_threads):
         workers.for_each(lambda piece: 1 / piece, [1, 0, 2])
 
 
-def test_inference_mode(two_threads):
+@RECOMPUTING
+def test_inference_mode(mode, two_threads):
     with torch.inference_mode():
         u, k = torch.randn(2, 40, 9), torch.randn(1, 40, 9)
-        torch.testing.assert_close(long_convolution(u, k, mode="grouped"), double_sum(u, k, 0), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(long_convolution(u, k, mode=mode), double_sum(u, k, 0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

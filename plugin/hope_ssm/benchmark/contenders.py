@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,18 @@ from torch import Tensor, nn
 from hope_ssm import registry
 from hope_ssm.benchmark.published import algorithm_1
 from hope_ssm.checks import check_choice
-from hope_ssm.hosts.kernels import HOST_KERNELS, HOST_STEPS, host_kernel, host_model
+from hope_ssm.hosts.kernels import HOST_KERNELS, HOST_LAYERS, host_kernel, host_layer, host_model
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.ops import backends
 from hope_ssm.ops.convolution import convolution_kernel
 from hope_ssm.ops.long_convolution import MODES, long_convolution
+from hope_ssm.workbench.configuration import compose
 from hope_ssm.workbench.models.backbone import SequenceModel
+from hope_ssm.workbench.training import train
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
 KERNELS = ("hope", "s4d", "s4")
+TRAINING = ("experiment=hope/noisy-digits", "decoder.l_tail=32", "trainer.max_epochs=4")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -162,6 +166,14 @@ def _layer(name: str, convolution: str, sizes: Sizes) -> Contender:
     return Contender(lambda: layer(x)[0].transpose(1, 2), [x, *layer.parameters()], reference)
 
 
+def _host_layer(name: str, sizes: Sizes) -> Contender:
+    torch.manual_seed(0)
+    layer = host_layer(name, sizes.features, sizes.states).to(**sizes.placement)
+    x = torch.randn(sizes.batch, sizes.length, sizes.features, **sizes.placement, requires_grad=True)
+    layer(x)  # the host's S4 transforms C in its first call, for this length
+    return Contender(lambda: layer(x)[0].transpose(1, 2), [x, *layer.parameters()])
+
+
 def _training_step(name: str, convolution: str, sizes: Sizes) -> Contender:
     """One layer with its block, norm and optimizer: forward, backward and update."""
     torch.manual_seed(0)
@@ -173,6 +185,20 @@ def _host_step(name: str, sizes: Sizes) -> Contender:
     """The same of the host's own backbone."""
     torch.manual_seed(0)
     return _step_of(host_model(name, sizes.features, sizes.states), sizes)
+
+
+def _training(convolution: str, sizes: Sizes) -> Contender:
+    """Four epochs of the demo's model, from the data to the test; with freed memory kept, from here on."""
+    widths = [f"model.d_model={sizes.features}", f"model.layer.d_state={sizes.states}"]
+    config = compose(
+        [*TRAINING, *widths, f"loader.batch_size={sizes.batch}", f"+model.layer.convolution={convolution}"]
+    )
+
+    def run() -> Tensor:
+        with tempfile.TemporaryDirectory() as directory:
+            return torch.tensor(train(config, directory, callbacks=[]).metrics["test/loss"])
+
+    return Contender(run, [])
 
 
 def _step_of(model: nn.Module, sizes: Sizes) -> Contender:
@@ -197,13 +223,16 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     **{name: partial(_stepped, name) for name in KERNELS if name != "hope"},
     **{name: partial(_host, name) for name in HOST_KERNELS},
     "copy": _copy,
+    **{f"host-layer-{name}": partial(_host_layer, name) for name in HOST_LAYERS},
     "convolution": partial(_convolution, "auto"),
     "convolution-plain": partial(_convolution, "plain"),
     **{f"layer-{name}": partial(_layer, name, "auto") for name in KERNELS},
     "layer-hope-plain": partial(_layer, "hope", "plain"),
     **{f"step-{name}": partial(_training_step, name, "auto") for name in KERNELS},
     **{f"step-hope-{mode}": partial(_training_step, "hope", mode) for mode in MODES[1:]},
-    **{name: partial(_host_step, name) for name in HOST_STEPS},
+    **{f"host-step-{name}": partial(_host_step, name) for name in HOST_LAYERS},
+    "training-hope": partial(_training, "auto"),
+    "training-hope-plain": partial(_training, "plain"),
 }
 # Numbers that forward + backward keeps for each of H·n·L, where it keeps so many, about (measured).
 _KEPT = {"algorithm-1": 8, "hope-dense": 6, "host-s4d-naive": 4, "host-s4-naive": 21}

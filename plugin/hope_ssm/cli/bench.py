@@ -123,18 +123,21 @@ def _targets(options: argparse.Namespace) -> int:
     from hope_ssm.reporting.machine import machine
 
     found = {
-        sizes: compare(names, sizes, options.repetitions, options.seconds, lambda message: print(f"{message} …"))
-        for sizes, names in targets.RUNS.items()
+        run: compare(names, sizes, options.repetitions, options.seconds, lambda message: print(f"{message} …"))
+        for run, (sizes, names) in targets.RUNS.items()
     }
     table, missed = targets.table(found)
     conditions = f"Medians of up to {options.repetitions} repetitions, in turn; {machine()}."
     measured = [
-        f"H = {sizes.features}, L = {sizes.length}, batch {sizes.batch}:\n\n{report.table(rows, '')}"
-        for sizes, rows in found.items()
+        f"{run}, H = {sizes.features}, L = {sizes.length}, batch {sizes.batch}:\n\n{report.table(found[run], '')}"
+        for run, (sizes, _) in targets.RUNS.items()
     ]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "targets.md").write_text("\n\n".join([conditions, table, *measured]) + "\n", encoding="utf-8")
-    numbers = [{"sizes": asdict(sizes), "rows": [asdict(row) for row in rows]} for sizes, rows in found.items()]
+    numbers = [
+        {"run": run, "sizes": asdict(sizes), "rows": [asdict(row) for row in found[run]]}
+        for run, (sizes, _) in targets.RUNS.items()
+    ]
     (options.out / "targets.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     print(f"\n{conditions}\n\n{table}\n\nTable and numbers: {options.out}/targets.md, targets.json")
     if missed:

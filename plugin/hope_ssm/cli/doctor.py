@@ -15,8 +15,7 @@ from hope_ssm import registry, requirements
 from hope_ssm.extras import install_line
 from hope_ssm.hosts import environment
 from hope_ssm.hosts.state_spaces import HOME, find_host
-from hope_ssm.ops import backends
-from hope_ssm.ops.long_convolution import SMALL
+from hope_ssm.ops import backends, native_build
 
 # Beside what the metadata requires: what the host needs, and what makes a difference in it.
 DISTRIBUTIONS = ("hope-ssm", "omegaconf", "einops", "torchvision", "wandb", "transformers")
@@ -98,6 +97,7 @@ def report() -> dict[str, Any]:
             "names": list(backends.NAMES),
             "auto": {device: backends.automatic(torch.device(device)) for device in ("cpu", "cuda")},
         },
+        "convolution": native_build.choice(),
         "extras": extras(),
         "kernels": {"importable": fine, "failing": failing, "clashes": registry.clashes()},
         "host": host(),
@@ -133,9 +133,7 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"  {sentence}" for sentence in found["too_old"]]
     auto = ", ".join(f"{name} on {device}" for device, name in found["backends"]["auto"].items())
     lines += ["\nbackends", f"  {', '.join(found['backends']['names'])}", f"  auto takes {auto}"]
-    lines.append(
-        f"  convolution on a CPU: grouped from {SMALL} outputs on, else whole; on a GPU: plain (docs/speed.md)"
-    )
+    lines.append(f"  convolution: auto takes on a CPU {found['convolution']}; on a GPU plain (docs/speed.md)")
     lines.append("\nextras")
     for extra, absent in found["extras"].items():
         state = f"lacks {', '.join(absent)}: {install_line(extra)}" if absent else "complete"

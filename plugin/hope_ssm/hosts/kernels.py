@@ -15,9 +15,9 @@ HOST_KERNELS = {
     for kind, cls, init in (("s4d", "SSMKernelDiag", "diag-lin"), ("s4", "SSMKernelDPLR", "legs"))
     for backend in ("naive", "keops", "cuda")
 }
-# name → the kernel's mode in the host, its inner layer, options of the kernel
-HOST_STEPS = {
-    f"host-step-{mode}{ending}": (mode, layer, options)
+# kernel and convolution → the kernel's mode in the host, its inner layer, options of the kernel
+HOST_LAYERS = {
+    f"{mode}{ending}": (mode, layer, options)
     for mode, options in (
         ("hope", {}),
         ("diag", {"backend": "naive", "init": "diag-lin"}),
@@ -48,16 +48,28 @@ def host_kernel(name: str, features: int, states: int, device: str, backend: str
     )
 
 
-def host_model(name: str, features: int, states: int) -> nn.Module:
-    """Return the host's backbone with one S4 layer, norm and residual, as one of ``HOST_STEPS`` says.
+def host_layer(name: str, features: int, states: int) -> nn.Module:
+    """Return the host's convolution layer, (B, L, H) to the same and a state, as one of ``HOST_LAYERS`` says.
 
     Raises:
         ImportError: no host, or without what it imports.
     """
-    mode, inner, options = HOST_STEPS[name]
+    mode, inner, options = HOST_LAYERS[name]
     _import_host()
-    register_kernels(importlib.import_module("src.models.sequence.kernels"))
-    register_layers(importlib.import_module("src.utils.registry"))
+    layers = importlib.import_module("src.utils.registry").layer
+    place, cls = layers[inner].rsplit(".", 1)
+    layer = getattr(importlib.import_module(place), cls)
+    return layer(features, transposed=False, mode=mode, d_state=states, verbose=False, **options)
+
+
+def host_model(name: str, features: int, states: int) -> nn.Module:
+    """Return the host's backbone with one S4 layer, norm and residual, as one of ``HOST_LAYERS`` says.
+
+    Raises:
+        ImportError: no host, or without what it imports.
+    """
+    mode, inner, options = HOST_LAYERS[name]
+    _import_host()
     backbone = importlib.import_module("src.models.sequence.backbones.model").SequenceModel
     layer = {"_name_": "s4", "mode": mode, "layer": inner, "d_state": states, "final_act": "glu", "verbose": False}
     return backbone(features, layer=layer | options, residual="R", norm="layer", track_norms=False)
@@ -68,3 +80,5 @@ def _import_host() -> None:
         raise ImportError(f"{HOME} is not set to a checkout of state-spaces/s4")
     make_importable()
     logging.getLogger("src").setLevel(logging.ERROR)
+    register_kernels(importlib.import_module("src.models.sequence.kernels"))
+    register_layers(importlib.import_module("src.utils.registry"))

@@ -1,4 +1,4 @@
-"""The host's convolution layer with the grouped convolution inside: ``model.layer.layer=grouped_fftconv``.
+"""The host's convolution layer with our long convolution inside: ``model.layer.layer=grouped_fftconv``.
 
 The host's block builds its inner layer from a table of its own by the option ``layer``; under this name the same layer
 is found there, with the same options, parameters and kernels (the host's own too), another way to convolve, and the

@@ -16,7 +16,7 @@ from hope_ssm.layers.frequency_filter import check_causal, make_frequency_filter
 from hope_ssm.layers.padding import check_input, with_its_length, without_padding
 from hope_ssm.layers.pointwise import make_dropout
 from hope_ssm.ops.circular_convolution import circular_convolution
-from hope_ssm.ops.long_convolution import MODES, kernel_spectrum, long_convolution
+from hope_ssm.ops.long_convolution import check_mode, kernel_spectrum, long_convolution
 from hope_ssm.ops.transforms import at_least_one, largest, recorded, transformed
 from hope_ssm.precision import working_dtype
 
@@ -50,7 +50,7 @@ class FFTConvolution(nn.Module):
         circular: a convolution with L nodes and no padding, y_t = Σ_s k_{(t-s) mod L} x_s: what leaves the sequence at
             its end comes back at its beginning. With HOPE's ``truncation="none"`` this is the paper's Algorithm 1,
             y = Re iFFT(FFT(x) · g). It has neither a state nor lengths nor steps.
-        convolution: ``"auto"``, ``"grouped"``, ``"whole"`` or ``"plain"``, see ``ops.long_convolution``.
+        convolution: ``"auto"``, ``"native"``, ``"grouped"``, ``"whole"`` or ``"plain"``, see ``ops.long_convolution``.
         frequency_filter: a mapping with exponent and lr, see ``FrequencyFilter``; None for none. D is not filtered.
         **kernel_options: for the kernel's constructor.
     """
@@ -82,7 +82,7 @@ class FFTConvolution(nn.Module):
                 "a circular convolution must have one kernel, which reaches all steps already; got bidirectional=true. "
                 "Set bidirectional=false, or circular=false."
             )
-        self.convolution = check_choice("convolution", convolution, MODES)
+        self.convolution = check_mode("convolution", convolution)
         self.l_max = l_max
         self.D: Tensor
         if check_flag("feedthrough", feedthrough):

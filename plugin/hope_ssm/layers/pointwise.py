@@ -38,6 +38,8 @@ class GatedLinearUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, 2H) to (…, H)."""
+        if isinstance(self.activation, nn.Sigmoid):
+            return nn.functional.glu(x)  # one pass forward and one backward
         x, gate = x.chunk(2, dim=-1)
         return x * self.activation(gate)
 

@@ -8,22 +8,31 @@ Axes: B batch, C channels, H features, L steps, K lags, N points of the FFT.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from hope_ssm.checks import log_once
 from hope_ssm.ops import grouped_convolution as grouped
+from hope_ssm.ops import native_convolution as native
+from hope_ssm.ops.fresh_memory import short_of_memory
 from hope_ssm.ops.transforms import transformed
 from hope_ssm.precision import working_dtype
 
+_logger = logging.getLogger("hope_ssm.ops")
 
-def in_groups(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
-    """y_t = Σ_j k_j u_{t+a-j}, a few features at a time; arguments and result as in ``grouped.convolve``."""
+
+def in_groups(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
+    """y_t = Σ_j k_j u_{t+a-j}, a few features at a time; arguments and result as in ``grouped.convolve``.
+
+    ``in_cpp``: by ``native_convolution``, in place of ``grouped_convolution``.
+    """
     if torch.compiler.is_compiling():
-        return _convolve(u, k, ahead, features_next)
-    return _Convolution.apply(u, k, ahead, features_next)
+        return _convolve(u, k, ahead, features_next, in_cpp)
+    return _Convolution.apply(u, k, ahead, features_next, in_cpp)
 
 
 def as_a_whole(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
@@ -35,29 +44,41 @@ def as_a_whole(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
     return _Whole.apply(u, k, ahead, features_next)
 
 
+def _in_memory(in_cpp: bool, name: str, *arguments: Any) -> Any:
+    """By ``native_convolution``, and by ``grouped_convolution`` where that is not wanted or has no room."""
+    if in_cpp:
+        try:
+            return getattr(native, name)(*arguments)
+        except RuntimeError as error:
+            if not short_of_memory(error):
+                raise
+            log_once(_logger, logging.WARNING, f"convolution='native' must fit into memory; got {error}. Grouped now.")
+    return getattr(grouped, name)(*arguments)
+
+
 # The same as operators, which fake tensors, torch.compile and graph transformations see as one node each.
 
 
 @torch.library.custom_op("hope_ssm::convolve", mutates_args=())
-def _convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
-    return grouped.convolve(u, k, ahead, features_next)
+def _convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
+    return _in_memory(in_cpp, "convolve", u, k, ahead, features_next)
 
 
 @_convolve.register_fake
-def _(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
+def _(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
     return grouped.empty_output(u, k.shape[0], features_next)
 
 
 @torch.library.custom_op("hope_ssm::convolution_gradients", mutates_args=())
 def _gradients(
-    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
+    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
-    return grouped.gradients(g, u, k, ahead, features_next, of_input, of_kernel)
+    return _in_memory(in_cpp, "gradients", g, u, k, ahead, features_next, of_input, of_kernel)
 
 
 @_gradients.register_fake
 def _(
-    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
+    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
     by_u = grouped.empty_input(u, features_next) if of_input else u.new_empty(0)
     return by_u, k.new_empty(k.shape) if of_kernel else k.new_empty(0)
@@ -67,20 +88,20 @@ class _Convolution(torch.autograd.Function):
     """(u, k) ↦ y."""
 
     @staticmethod
-    def forward(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
-        return _convolve(u, k, ahead, features_next)
+    def forward(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
+        return _convolve(u, k, ahead, features_next, in_cpp)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        u, k, ctx.ahead, ctx.features_next = inputs
+        u, k, *ctx.options = inputs
         ctx.save_for_backward(u, k)
         ctx.save_for_forward(u, k)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         needs = ctx.needs_input_grad[:2]
-        found = _Gradients.apply(g, *ctx.saved_tensors, ctx.ahead, ctx.features_next, *needs)
-        return *_wanted(found, needs), None, None
+        found = _Gradients.apply(g, *ctx.saved_tensors, *ctx.options, *needs)
+        return *_wanted(found, needs), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, du: Tensor | None, dk: Tensor | None, *_: None) -> Tensor | None:
@@ -104,13 +125,14 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
+        g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool, of_input: bool, of_kernel: bool
     ) -> tuple[Tensor, Tensor]:
-        return _gradients(g, u, k, ahead, features_next, of_input, of_kernel)
+        return _gradients(g, u, k, ahead, features_next, in_cpp, of_input, of_kernel)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        g, u, k, ctx.ahead, ctx.features_next, *ctx.wanted = inputs
+        g, u, k, *ctx.options, by_u, by_k = inputs
+        ctx.wanted = by_u, by_k
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(g, u, k)
         ctx.save_for_forward(g, u, k)
@@ -123,7 +145,7 @@ class _Gradients(torch.autograd.Function):
         of_g = _sum(_conv(ctx, by_u, k), _conv(ctx, u, by_k)) if needs[0] else None
         of_u = None if by_k is None or not needs[1] else _of(ctx, g, u, by_k, True, False)[0]
         of_k = None if by_u is None or not needs[2] else _of(ctx, g, by_u, k, False, True)[1]
-        return of_g, of_u, of_k, None, None, None, None
+        return of_g, of_u, of_k, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, du: Tensor | None, dk: Tensor | None, *_: None) -> tuple[Tensor, Tensor]:
@@ -170,7 +192,7 @@ class _Whole(torch.autograd.Function):
         u, k, inputs, kernels = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled() or transformed():  # to be differentiated again, or mapped
-            return *_wanted(_Gradients.apply(g, u, k, ctx.ahead, ctx.features_next, *needs), needs), None, None
+            return *_wanted(_Gradients.apply(g, u, k, ctx.ahead, ctx.features_next, False, *needs), needs), None, None
         (length, lags), dtype, by_u, by_k = (u.shape[-1], k.shape[-1]), working_dtype(u, k), None, None
         size = grouped.points(length, lags, ctx.ahead)
         weights = torch.fft.rfft(pad(g, (ctx.ahead, 0)).to(dtype) if ctx.ahead else g.to(dtype), n=size)
@@ -191,11 +213,11 @@ def _as_features(x: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def _conv(ctx: Any, u: Tensor | None, k: Tensor | None) -> Tensor | None:
-    return None if u is None or k is None else _Convolution.apply(u, k, ctx.ahead, ctx.features_next)
+    return None if u is None or k is None else _Convolution.apply(u, k, *ctx.options)
 
 
 def _of(ctx: Any, g: Tensor, u: Tensor, k: Tensor, of_input: bool, of_kernel: bool) -> tuple[Tensor, Tensor]:
-    return _Gradients.apply(g, u, k, ctx.ahead, ctx.features_next, of_input, of_kernel)
+    return _Gradients.apply(g, u, k, *ctx.options, of_input, of_kernel)
 
 
 def _sum(*terms: Tensor | None) -> Tensor | None:
@@ -208,14 +230,14 @@ def _wanted(found: Any, needs: Any) -> tuple[Tensor | None, ...]:
 
 
 def _compiled_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    u, k, ctx.ahead, ctx.features_next = inputs
+    u, k, *ctx.options = inputs
     ctx.save_for_backward(u, k)
 
 
 def _compiled_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     needs = ctx.needs_input_grad[:2]
-    found = _gradients(g, *ctx.saved_tensors, ctx.ahead, ctx.features_next, *needs)
-    return *_wanted(found, needs), None, None
+    found = _gradients(g, *ctx.saved_tensors, *ctx.options, *needs)
+    return *_wanted(found, needs), None, None, None
 
 
 _convolve.register_autograd(_compiled_backward, setup_context=_compiled_context)

@@ -31,6 +31,11 @@ def on_huge_pages(x: Tensor) -> Tensor:
     return x
 
 
+def short_of_memory(error: RuntimeError) -> bool:
+    """Whether this is torch's complaint that a CPU's memory is short."""
+    return "can't allocate memory" in str(error)
+
+
 @functools.cache
 def keep_small_blocks() -> None:
     """Let glibc keep blocks of up to 32 MB that are freed, for the next ones: once in a process, without a setting.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hope_ssm.checks import log_once
-from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages
+from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages, short_of_memory
 from hope_ssm.ops.workers import for_each
 from hope_ssm.precision import working_dtype
 
@@ -55,7 +55,12 @@ def points(length: int, lags: int, ahead: int) -> int:
     Returns:
         N, a length with a fast FFT.
     """
-    return fft_length(max(length + ahead, length + lags - 1 - ahead, lags))
+    return fft_length(least_points(length, lags, ahead))
+
+
+def least_points(length: int, lags: int, ahead: int) -> int:
+    """The fewest points that do; arguments as for ``points``."""
+    return max(length + ahead, length + lags - 1 - ahead, lags)
 
 
 @dataclass(frozen=True)
@@ -88,18 +93,19 @@ class Groups:
 
     def blocks(self) -> list[slice]:
         """Features of a block."""
-        return _slices(self.features, self.in_block)
+        return slices(self.features, self.in_block)
 
     def groups(self, block: slice) -> list[slice]:
         """Features of a group, counted in the block."""
-        return _slices(min(block.stop, self.features) - block.start, self.in_features)
+        return slices(min(block.stop, self.features) - block.start, self.in_features)
 
     def rows(self) -> list[slice]:
         """Sequences of a group."""
-        return _slices(self.batch, self.in_batch)
+        return slices(self.batch, self.in_batch)
 
 
-def _slices(count: int, step: int) -> list[slice]:
+def slices(count: int, step: int) -> list[slice]:
+    """Divide 0, …, count - 1 into parts of ``step``, of which the last may be shorter."""
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -143,7 +149,7 @@ class _Padded:
         if self.tile is None:
             room[..., self.ahead : self.ahead + length] = x
             return room
-        for steps in _slices(length, TILE_STEPS):  # by way of a tile: its lines do not displace each other in the cache
+        for steps in slices(length, TILE_STEPS):  # by way of a tile: its lines do not displace each other in the cache
             tile = self.tile[: len(x), ..., : steps.stop - steps.start, :]
             tile.copy_(x[..., steps].transpose(-1, -2))
             room[..., self.ahead + steps.start : self.ahead + steps.stop] = tile.transpose(-1, -2)
@@ -244,7 +250,7 @@ def _in_memory(run: Callable[[Groups], None], u: Tensor, channels: int, size: in
     try:
         run(Groups.of(u, channels, size, dtype))
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+        if not short_of_memory(error):
             raise
         log_once(
             _logger, logging.WARNING, f"a group of the convolution must fit into memory; got {error}. Row by row now."

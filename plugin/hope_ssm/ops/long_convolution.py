@@ -10,11 +10,13 @@ from torch import Tensor
 
 from hope_ssm.checks import check_choice
 from hope_ssm.ops import grouped_convolution as grouped
+from hope_ssm.ops import native_build
+from hope_ssm.ops import native_convolution as native
 from hope_ssm.ops.convolution_derivatives import as_a_whole, in_groups
 from hope_ssm.ops.transforms import forward_mode, into_onnx, largest, recorded, transformed
 from hope_ssm.precision import working_dtype
 
-MODES = ("auto", "grouped", "whole", "plain")
+MODES = ("auto", "native", "grouped", "whole", "plain")
 # Outputs from which a training step is faster in groups, in memory that is not kept (docs/speed.md).
 SMALL = 1 << 23
 
@@ -29,8 +31,10 @@ def long_convolution(
     pass of its own, which uses the transforms of the forward pass again, where torch's derivative of a real transform
     is a complex one of twice the work. ``"grouped"`` computes a few features at a time, so that the spectra stay in the
     cache of a core, on several cores side by side, and keeps nothing for the backward pass but u and k, whose
-    transforms it computes again. ``"auto"`` is ``"grouped"`` from ``SMALL`` outputs on, and ``"whole"`` below; on other
-    devices, and in exported graphs, which must not need this package, it is ``"plain"``.
+    transforms it computes again. ``"native"`` does the same in C++, a vector of adjacent features at a time; it is
+    compiled when it is first used (``native_build``). ``"auto"`` is ``"native"`` where there is a compiler, and without
+    one ``"grouped"`` from ``SMALL`` outputs on and ``"whole"`` below. On other devices, and in exported graphs, which
+    must not need this package, it is ``"plain"``.
 
     Args:
         u: (B, H, L) real, in any order in memory: (B, L, H).transpose(1, 2) is as good, and y then has that order too.
@@ -43,15 +47,16 @@ def long_convolution(
         (B, C, H, L) in the dtype of u; computed in the common dtype of u and k, float32 at least.
 
     Raises:
-        ValueError: an unknown mode, shapes that do not fit, ``"grouped"`` or ``"whole"`` on another device than a CPU.
+        ValueError: an unknown mode, shapes that do not fit, a mode for CPUs on another device.
+        RuntimeError: ``"native"`` without a compiler that works.
     """
     _check(u, k, ahead, mode)
     mode = _resolved(u, k, mode)
     features_next = grouped.steps_first(u)
-    if mode == "grouped":
+    if mode in ("native", "grouped"):
         if spectrum is not None:
-            return grouped.convolve(u, k, ahead, features_next, spectrum)
-        return in_groups(u, k, ahead, features_next)
+            return (native if mode == "native" else grouped).convolve(u, k, ahead, features_next, spectrum)
+        return in_groups(u, k, ahead, features_next, mode == "native")
     if mode == "whole" and spectrum is None:
         return as_a_whole(u, k, ahead, features_next)
     y = plain_convolution(u, k, ahead, spectrum, _points(u, k, ahead, mode))
@@ -90,9 +95,12 @@ def kernel_spectrum(u: Tensor, k: Tensor, ahead: int = 0, mode: str = "auto") ->
         mode: as for ``long_convolution``.
 
     Returns:
-        (C, H, N/2 + 1) complex.
+        (C, H, N/2 + 1) complex; of ``"native"`` what its library wants.
     """
-    return torch.fft.rfft(k.to(working_dtype(u, k)), n=_points(u, k, ahead, _resolved(u, k, mode)))
+    mode = _resolved(u, k, mode)
+    if mode == "native":
+        return native.kernel_spectrum(u, k, ahead)
+    return torch.fft.rfft(k.to(working_dtype(u, k)), n=_points(u, k, ahead, mode))
 
 
 def _points(u: Tensor, k: Tensor, ahead: int, mode: str) -> int:
@@ -104,8 +112,15 @@ def _points(u: Tensor, k: Tensor, ahead: int, mode: str) -> int:
     return size
 
 
+def check_mode(option: str, mode: str) -> str:
+    """Return ``mode`` if it is one of ``MODES`` that can compute here; raise as ``long_convolution`` does otherwise."""
+    if check_choice(option, mode, MODES) == "native" and not native_build.available():
+        native_build.load()  # raises, with the reason
+    return mode
+
+
 def _check(u: Tensor, k: Tensor, ahead: int, mode: str) -> None:
-    check_choice("mode", mode, MODES)
+    check_mode("mode", mode)
     if u.ndim != 3 or k.ndim != 3 or u.shape[1] != k.shape[1]:
         raise ValueError(
             f"u and k must have shapes (B, H, L) and (C, H, K) with one H; got {tuple(u.shape)} and {tuple(k.shape)}."
@@ -114,7 +129,7 @@ def _check(u: Tensor, k: Tensor, ahead: int, mode: str) -> None:
         raise ValueError(
             f"ahead must be at least 0 and below L and K; got {ahead} with L={u.shape[-1]}, K={k.shape[-1]}."
         )
-    if mode in ("grouped", "whole") and u.device.type not in ("cpu", "meta"):
+    if mode in ("native", "grouped", "whole") and u.device.type not in ("cpu", "meta"):
         raise ValueError(f"mode={mode!r} must compute on a CPU; got {u.device.type}. mode='auto' computes everywhere.")
 
 
@@ -125,5 +140,5 @@ def _resolved(u: Tensor, k: Tensor, mode: str) -> str:
         exporting = getattr(torch.compiler, "is_exporting", lambda: False)() or torch.jit.is_tracing()
         if u.device.type != "cpu" or exporting or forward_mode():
             return "plain"
-        mode = "whole" if small else "grouped"
+        mode = "native" if native_build.available() else "whole" if small else "grouped"
     return "plain" if mode == "whole" and (recorded() or transformed()) else mode
