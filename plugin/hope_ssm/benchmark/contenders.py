@@ -27,7 +27,10 @@ from hope_ssm.workbench.training import train
 
 CHECKED_FEATURES, CHECKED_STEPS = 4, 1024
 KERNELS = ("hope", "s4d", "s4")
-TRAINING = ("experiment=hope/noisy-digits", "decoder.l_tail=32", "trainer.max_epochs=4")
+TRAINING = (
+    "experiment=hope/noisy-digits", "decoder.l_tail=32", "trainer.max_epochs=4", "trainer.accelerator=cpu",
+    "++trainer.enable_progress_bar=false",
+)  # fmt: skip
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -189,6 +192,8 @@ def _host_step(name: str, sizes: Sizes) -> Contender:
 
 def _training(convolution: str, sizes: Sizes) -> Contender:
     """Four epochs of the demo's model, from the data to the test; with freed memory kept, from here on."""
+    if sizes.device != "cpu":
+        raise ImportError("the demo's model is trained on a CPU here")
     widths = [f"model.d_model={sizes.features}", f"model.layer.d_state={sizes.states}"]
     config = compose(
         [*TRAINING, *widths, f"loader.batch_size={sizes.batch}", f"+model.layer.convolution={convolution}"]
@@ -234,6 +239,8 @@ CONTENDERS: dict[str, Callable[[Sizes], Contender]] = {
     "training-hope": partial(_training, "auto"),
     "training-hope-plain": partial(_training, "plain"),
 }
+# Those that take milliseconds, not minutes.
+USUAL = tuple(name for name in CONTENDERS if not name.startswith("training-"))
 # Numbers that forward + backward keeps for each of H·n·L, where it keeps so many, about (measured).
 _KEPT = {"algorithm-1": 8, "hope-dense": 6, "host-s4d-naive": 4, "host-s4-naive": 21}
 

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
     add("--dtype", default="float32", help="float32 or float64 (default: float32)")
-    add("--contenders", default="", help="names, separated by commas (default: all); 'list' prints them")
+    add("--contenders", default="", help="names, separated by commas; 'list' prints them (default: all but trainings)")
     add("--repetitions", type=int, default=20, help="largest number of repetitions of a call (default: 20)")
     add(
         "--seconds",
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     if options.contenders == "list":
         print("\n".join(contenders.CONTENDERS))
         return 0
-    names = [name for name in options.contenders.split(",") if name] or list(contenders.CONTENDERS)
+    names = [name for name in options.contenders.split(",") if name] or list(contenders.USUAL)
     for name in names:
         check_choice("a contender", name, contenders.CONTENDERS)
     for name in ("features", "d_state", "length", "batch", "repetitions"):
