@@ -68,7 +68,7 @@ OPS = {
     "grouped_convolution": {"fresh_memory", "workers"},
     "native_build": set(),
     "native_convolution": {"native_build", "grouped_convolution", "fresh_memory"},
-    "convolution_derivatives": {"fresh_memory", "grouped_convolution", "native_convolution", "transforms"},
+    "convolution_derivatives": {"grouped_convolution", "native_convolution", "transforms"},
     "circular_convolution": set(),
     "scan": set(),
     "long_convolution": {

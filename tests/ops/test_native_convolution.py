@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -15,9 +16,11 @@ import torch
 from features import NATIVE
 from hope_ssm.layers.fftconv import FFTConvolution
 from hope_ssm.ops import grouped_convolution, native_build, native_convolution
+from hope_ssm.ops import long_convolution as long
 from hope_ssm.ops.long_convolution import long_convolution
 
 pytestmark = NATIVE
+LOAD = "from hope_ssm.ops import native_build; native_build.load()"
 WIDTHS = {16: (), 32: ("-mavx2", "-mfma"), 64: ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma")}
 
 
@@ -138,27 +141,36 @@ def test_without_a_compiler(compiler, reason, nothing_built, monkeypatch, tmp_pa
     assert not list(nothing_built.glob("*"))
 
 
-def test_a_cache_that_cannot_be_written(nothing_built, monkeypatch):
-    """A library of this process alone."""
+def test_a_cache_that_cannot_be_written(nothing_built, monkeypatch, tmp_path_factory):
+    """A library of this process alone, which leaves nothing behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     nothing_built.parent.joinpath("hope_ssm").write_text("a file where the folder should be")
     u, k = torch.randn(2, 3, 9), torch.randn(1, 3, 9)
     y = long_convolution(u, k, mode="native")
     torch.testing.assert_close(y, long_convolution(u, k, mode="plain"), rtol=1e-5, atol=1e-5)
+    assert not os.listdir(tempfile.gettempdir())
+
+
+def test_a_compiler_with_arguments(nothing_built, monkeypatch):
+    monkeypatch.setenv("CXX", "env LC_ALL=C c++")
+    native_build.load()
+    assert len(list(nothing_built.iterdir())) == 1
 
 
 def test_a_file_that_is_not_a_library(nothing_built):
-    """Left by a full disk, for example: made anew for this process."""
-    native_build.load()
+    """Left by a full disk, for example: this process has one of its own, the next one mends it."""
+    subprocess.run([sys.executable, "-c", LOAD], check=True)  # a loaded library is found by its name again
     (path,) = nothing_built.iterdir()
     path.write_bytes(b"")
-    native_build._library.cache_clear()
-    assert native_build.available()
+    for there in (False, True):
+        native_build._library.cache_clear()
+        assert native_build.available()
+        assert path.exists() == there
 
 
 @pytest.mark.slow
 def test_processes_that_begin_together(nothing_built):
-    code = "from hope_ssm.ops import native_build; native_build.load()"
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", LOAD]) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert len(list(nothing_built.iterdir())) == 1
 
@@ -177,6 +189,9 @@ def test_without_room_it_is_grouped(monkeypatch, caplog):
     for got, wanted in zip(found, exact, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     assert caplog.text.count("Grouped now") == 1
+    spectrum = long.kernel_spectrum(u, k, 0, "native")
+    kept = long_convolution(u.detach(), k.detach(), mode="native", spectrum=spectrum)
+    torch.testing.assert_close(kept, long_convolution(u.detach(), k.detach(), mode="plain"), rtol=1e-5, atol=1e-5)
 
 
 def test_other_errors_stay(monkeypatch):

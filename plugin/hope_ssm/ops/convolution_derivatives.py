@@ -8,21 +8,16 @@ Axes: B batch, C channels, H features, L steps, K lags, N points of the FFT.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hope_ssm.checks import log_once
 from hope_ssm.ops import grouped_convolution as grouped
 from hope_ssm.ops import native_convolution as native
-from hope_ssm.ops.fresh_memory import short_of_memory
 from hope_ssm.ops.transforms import transformed
 from hope_ssm.precision import working_dtype
-
-_logger = logging.getLogger("hope_ssm.ops")
 
 
 def in_groups(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
@@ -44,24 +39,12 @@ def as_a_whole(u: Tensor, k: Tensor, ahead: int, features_next: bool) -> Tensor:
     return _Whole.apply(u, k, ahead, features_next)
 
 
-def _in_memory(in_cpp: bool, name: str, *arguments: Any) -> Any:
-    """By ``native_convolution``, and by ``grouped_convolution`` where that is not wanted or has no room."""
-    if in_cpp:
-        try:
-            return getattr(native, name)(*arguments)
-        except RuntimeError as error:
-            if not short_of_memory(error):
-                raise
-            log_once(_logger, logging.WARNING, f"convolution='native' must fit into memory; got {error}. Grouped now.")
-    return getattr(grouped, name)(*arguments)
-
-
 # The same as operators, which fake tensors, torch.compile and graph transformations see as one node each.
 
 
 @torch.library.custom_op("hope_ssm::convolve", mutates_args=())
 def _convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Tensor:
-    return _in_memory(in_cpp, "convolve", u, k, ahead, features_next)
+    return (native if in_cpp else grouped).convolve(u, k, ahead, features_next)
 
 
 @_convolve.register_fake
@@ -73,7 +56,7 @@ def _(u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool) -> Te
 def _gradients(
     g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, in_cpp: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
-    return _in_memory(in_cpp, "gradients", g, u, k, ahead, features_next, of_input, of_kernel)
+    return (native if in_cpp else grouped).gradients(g, u, k, ahead, features_next, of_input, of_kernel)
 
 
 @_gradients.register_fake

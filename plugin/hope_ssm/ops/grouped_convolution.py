@@ -93,19 +93,18 @@ class Groups:
 
     def blocks(self) -> list[slice]:
         """Features of a block."""
-        return slices(self.features, self.in_block)
+        return _slices(self.features, self.in_block)
 
     def groups(self, block: slice) -> list[slice]:
         """Features of a group, counted in the block."""
-        return slices(min(block.stop, self.features) - block.start, self.in_features)
+        return _slices(min(block.stop, self.features) - block.start, self.in_features)
 
     def rows(self) -> list[slice]:
         """Sequences of a group."""
-        return slices(self.batch, self.in_batch)
+        return _slices(self.batch, self.in_batch)
 
 
-def slices(count: int, step: int) -> list[slice]:
-    """Divide 0, …, count - 1 into parts of ``step``, of which the last may be shorter."""
+def _slices(count: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
@@ -149,7 +148,7 @@ class _Padded:
         if self.tile is None:
             room[..., self.ahead : self.ahead + length] = x
             return room
-        for steps in slices(length, TILE_STEPS):  # by way of a tile: its lines do not displace each other in the cache
+        for steps in _slices(length, TILE_STEPS):  # by way of a tile: its lines do not displace each other in the cache
             tile = self.tile[: len(x), ..., : steps.stop - steps.start, :]
             tile.copy_(x[..., steps].transpose(-1, -2))
             room[..., self.ahead + steps.start : self.ahead + steps.stop] = tile.transpose(-1, -2)

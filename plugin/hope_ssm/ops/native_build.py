@@ -1,7 +1,7 @@
 """C++ of this package, compiled for the processor at hand when it is first needed, and kept for the next process.
 
-The library has a plain C interface, so that neither torch's headers nor Python's are needed: a compiler is done within
-two seconds, and ctypes, which lets other threads work meanwhile, calls it.
+The library has a plain C interface, so that neither torch's headers nor Python's are needed: a compiler is done in
+about three seconds, and ctypes, which lets other threads work meanwhile, calls it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -75,17 +76,16 @@ def _vectors() -> tuple[int, tuple[str, ...]]:
 def _library(vectors: tuple[int, tuple[str, ...]]) -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and why there is none."""
     options = (*FLAGS, *vectors[1], f"-DVECTOR_BYTES={vectors[0]}")
-    key = hashlib.sha256(SOURCE.read_bytes() + repr((options, platform.machine(), platform.system())).encode())
+    system = platform.machine(), platform.system(), platform.libc_ver()
+    key = hashlib.sha256(SOURCE.read_bytes() + repr((options, system)).encode())
     name = f"native_convolution-{key.hexdigest()[:16]}.so"
     try:
-        for folder in (_cache(), None):
-            try:
-                return ctypes.CDLL(str(_built(folder, name, options))), ""
-            except OSError as error:  # cannot be written, or allows no libraries: once more in a folder of our own
-                if folder is None:
-                    return None, f"its folder cannot be used ({error})"
-        raise AssertionError
-    except (RuntimeError, subprocess.SubprocessError) as error:
+        try:
+            return _loaded(_cache(), name, options), ""
+        except OSError:  # cannot be written, or allows no libraries: once more in a folder of this process
+            with tempfile.TemporaryDirectory(prefix="hope_ssm-", ignore_cleanup_errors=True) as folder:
+                return _loaded(Path(folder), name, options), ""
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         return None, str(error)
 
 
@@ -93,13 +93,18 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "hope_ssm")
 
 
-def _built(folder: Path | None, name: str, options: tuple[str, ...]) -> Path:
-    """The file of the library; one that is made appears under its name when it is complete.
+def _loaded(folder: Path, name: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """The library; a file that is none goes, so that the next process makes it anew."""
+    path = _built(folder, name, options)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
-    ``folder``: None means a new one that only this process uses.
-    """
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="hope_ssm-"))
+
+def _built(folder: Path, name: str, options: tuple[str, ...]) -> Path:
+    """The file of the library; one that is made appears under its name when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if not path.is_file():
@@ -114,11 +119,12 @@ def _built(folder: Path | None, name: str, options: tuple[str, ...]) -> Path:
 
 
 def _compile(path: Path, options: tuple[str, ...]) -> None:
-    wanted = os.environ.get("CXX")
-    compiler = next(filter(None, map(shutil.which, [wanted] if wanted else COMPILERS)), None)
+    wanted = shlex.split(os.environ.get("CXX", ""))  # may have arguments, as "ccache g++"
+    names = wanted[:1] or COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
-        raise RuntimeError(f"none of {', '.join([wanted] if wanted else COMPILERS)} is on the PATH")
-    command = [compiler, *options, str(SOURCE), "-o", str(path)]
+        raise RuntimeError(f"none of {', '.join(names)} is on the PATH")
+    command = [compiler, *wanted[1:], *options, str(SOURCE), "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hope_ssm.checks import log_once
 from hope_ssm.ops import grouped_convolution as grouped
 from hope_ssm.ops import native_build
-from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages
+from hope_ssm.ops.fresh_memory import keep_small_blocks, on_huge_pages, short_of_memory
 from hope_ssm.precision import working_dtype
 
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -31,6 +34,7 @@ LEAST_COEFFICIENTS = 8192  # of a thread: some 0.2 ms of work, where a thread be
 
 _Index = ctypes.c_ssize_t
 _process = os.getpid()
+_logger = logging.getLogger("hope_ssm.ops")
 
 
 class _Sizes(ctypes.Structure):
@@ -151,7 +155,12 @@ def convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Te
 
     ``spectrum``: what ``kernel_spectrum`` returned for the same arguments.
     """
-    keep_small_blocks()
+    return _with_room(
+        lambda: _convolve(u, k, ahead, features_next, spectrum), lambda: grouped.convolve(u, k, ahead, features_next)
+    )
+
+
+def _convolve(u: Tensor, k: Tensor, ahead: int, features_next: bool, spectrum: Tensor | None) -> Tensor:
     call = _Call(u, k, ahead)
     y = on_huge_pages(grouped.empty_output(call.u, len(k), features_next))
     room = call.room(len(k) + 2)
@@ -164,7 +173,25 @@ def gradients(
     g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients of Σ g y by u and k; arguments and results as in ``grouped_convolution.gradients``."""
+    arguments = g, u, k, ahead, features_next, of_input, of_kernel
+    return _with_room(lambda: _gradients(*arguments), lambda: grouped.gradients(*arguments))
+
+
+def _with_room(compute: Callable[[], Any], in_groups: Callable[[], Any]) -> Any:
+    """``compute()``, and where memory is too short for it ``in_groups()``, which says it once."""
     keep_small_blocks()
+    try:
+        return compute()
+    except RuntimeError as error:
+        if not short_of_memory(error):
+            raise
+        log_once(_logger, logging.WARNING, f"convolution='native' must fit into memory; got {error}. Grouped now.")
+    return in_groups()
+
+
+def _gradients(
+    g: Tensor, u: Tensor, k: Tensor, ahead: int, features_next: bool, of_input: bool, of_kernel: bool
+) -> tuple[Tensor, Tensor]:
     call = _Call(u, k, ahead)
     weights = call.operand(g)
     by_u = on_huge_pages(grouped.empty_input(call.u, features_next)) if of_input else None
