@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def tools():
-    """The three modules of the protocol: command, runs, page."""
-    names = ("protocol", "protocol_runs", "protocol_page")
+    """The modules of the protocol: command, runs, statistics, page."""
+    names = ("protocol", "protocol_runs", "protocol_statistics", "protocol_page")
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         yield SimpleNamespace(**{name.removeprefix("protocol_"): importlib.import_module(name) for name in names})
@@ -95,6 +95,40 @@ def test_the_readme_has_the_main_columns_and_is_checked_too(stored, column):
     assert main(["check"]) == 1
 
 
+def test_one_table_has_all_tasks(stored):
+    """What is shown against the first row, and no word about the epochs of a row that leads elsewhere."""
+    runs, page = stored.runs, stored.page
+    runs.TASKS["other"] = runs.Task("", {"s4d": runs.DIGITS["s4d"], "rtf": runs.DIGITS["rtf"]})
+    for record in runs.stored("digits"):
+        if record["row"] == "s4d":
+            runs.append("other", record)
+    page.PAGE.write_text(page.PAGE.read_text() + "<!-- results of all tasks -->\n<!-- end of all tasks -->\n")
+    page.PAGE.write_text(page.PAGE.read_text() + "<!-- results of other -->\n<!-- end of other -->\n")
+    assert stored.protocol.main(["page"]) == 0
+    text = page.PAGE.read_text().split("<!-- results of all tasks -->")[1].split("<!-- end")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.strip().splitlines()]
+    assert [line[0] for line in lines] == ["row", "---", "hope", "s4d", "lru"]
+    assert lines[0][1:] == ["digits, %", "other, %"]
+    assert lines[3][1].endswith(" worse (2)")
+    assert lines[4][1].endswith(" (2)")
+    assert lines[2][2] == lines[4][2] == "–"
+    assert stored.protocol.main(["check"]) == 0
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(9, "(9, later)"), (1, "(1, sooner)")])
+def test_one_table_says_who_is_later(stored, epochs, said):
+    """Of rows that are not shown to differ."""
+    path = stored.runs.STORE / "digits" / "runs.csv"
+    changed = [
+        record | ({"epochs_to_90": str(epochs)} if record["row"] == "lru" else {})
+        for record in stored.runs.stored("digits")
+    ]
+    path.unlink()
+    for record in changed:
+        stored.runs.append("digits", record)
+    assert said in stored.page.overview()
+
+
 def test_a_stored_sweep_without_a_place_is_refused(stored):
     stored.page.PAGE.write_text("# Results\n")
     with pytest.raises(ValueError, match="digits"):
@@ -107,7 +141,7 @@ def test_choices_come_from_all_their_seeds(stored):
     assert runs.chosen(task, records, "hope") == "global, common"
     missing = [r for r in records if not (r["row"] == "hope" and r["stage"] == "choice" and r["seed"] == "101")]
     assert runs.chosen(task, missing, "hope") is None
-    assert stored.page.results(task, missing)[1] == ["hope"]
+    assert stored.statistics.results(task, missing)[1] == ["hope"]
     twice = [r | {"seed": "100"} if r["stage"] == "choice" and r["seed"] == "101" else r for r in records]
     assert runs.chosen(task, twice, "hope") is None, "one seed that is stored twice is one seed"
     assert not runs.lacking("digits")
@@ -147,17 +181,19 @@ def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
 
 def test_holm(tools):
     """The example of the definition, and never less than the raw value nor out of order."""
-    assert tools.page.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert tools.page.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert tools.statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert tools.statistics.holm([0.5, 0.9]) == [1.0, 1.0]
 
 
 def test_intervals_are_those_of_student_with_the_sampling_error_as_floor(tools):
     values = [0.91, 0.95, 0.93, 0.96, 0.92]
-    mean, half, p = tools.page.interval(values, 0.0)
+    mean, half, p = tools.statistics.interval(values, 0.0)
     low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (mean - half, mean + half) == pytest.approx((low, high))
     assert p == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
-    assert tools.page.interval([0.93] * 5, 0.0004)[1] == pytest.approx(scipy.stats.t.ppf(0.975, 4) * 0.02 / 5**0.5)
+    assert tools.statistics.interval([0.93] * 5, 0.0004)[1] == pytest.approx(
+        scipy.stats.t.ppf(0.975, 4) * 0.02 / 5**0.5
+    )
 
 
 def test_a_short_filter_sees_nothing_of_the_digit():

@@ -11,128 +11,76 @@ from collections.abc import Callable
 from pathlib import Path
 
 import protocol_runs
-from protocol_runs import ROOT, TABLE, Record, Task, chosen, stored
+from protocol_runs import ROOT, Record, Task, stored
+from protocol_statistics import MOVED, compared, moved, results
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
+ALL = "all tasks"  # the table of all tables
 README_ROWS = (
     "hope", "s4d", "s4", "s4-hippo", "lru", "s4d-real", "hope, d_state 192", "conv, whole length", "conv, 64 taps",
     "probe, hope",
 )  # fmt: skip
-MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
 
-def holm(p: list[float]) -> list[float]:
-    """Holm's step-down adjustment: p_(i) ← max over j ≤ i of (m - j + 1) p_(j), at most 1.
-
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
-    """
-    order = sorted(range(len(p)), key=p.__getitem__)
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, (len(p) - rank) * p[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
-
-
-def interval(values: list[float], sampling: float) -> tuple[float, float, float]:
-    """Return (mean, half a 95 % interval, p of the mean 0) by Student's t over seeds.
-
-    The variance of one seed is at least ``sampling``, that of the test set's choice.
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    mean = statistics.fmean(values)
-    error = math.sqrt(max(statistics.variance(values), sampling) / n)
-    half = float(t.ppf(0.975, n - 1)) * error
-    return mean, half, float(2 * t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
-
-
-def sampling_variance(task: Task, *means: float) -> float:
-    """p (1 - p) / m of an accuracy in m test samples, added up over rows as if their errors were independent."""
-    return sum(mean * (1 - mean) for mean in means) / task.tests if task.tests else 0.0
-
-
-def results(task: Task, records: list[Record]) -> tuple[dict[str, list[Record]], list[str]]:
-    """Return the runs of the complete rows (all seeds at the chosen settings), and the rows that are not complete."""
-    complete, open_rows = {}, []
-    for row in task.rows:
-        settings = chosen(task, records, row)
-        own = {
-            int(r["seed"]): r
-            for r in records
-            if r["stage"] == "table" and r["row"] == row and r["settings"] == settings
-        }
-        if settings is not None and set(TABLE) <= set(own):
-            complete[row] = [own[seed] for seed in TABLE]
-        else:
-            open_rows.append(row)
-    return complete, open_rows
-
-
-def moved(runs: list[Record]) -> float:
-    """How far the median over seeds of the validation metric moved over the last quarter of the epochs."""
-    curves = [[float(value) for value in run["curve"].split()] for run in runs]
-    last = min(map(len, curves))
-    middle = [statistics.median(curve[epoch] for curve in curves) for epoch in (last * 3 // 4 - 1, last - 1)]
-    return middle[1] - middle[0]
+def units(task: Task) -> tuple[int, str, str]:
+    """Return (factor, format, unit) in which results of a task are written."""
+    return (100, ".1f", "%") if task.metric == "accuracy" else (1, ".4f", "error")
 
 
 def table(name: str) -> str:
     """Return a task's table as Markdown, with what is still open."""
     task, records = protocol_runs.TASKS[name], stored(name)
-    complete, open_rows = results(task, records)
-    percent = task.metric == "accuracy"
-    scale, form = (100, ".1f") if percent else (1, ".4f")
+    rows, open_rows = compared(task, records)
     first = next(iter(task.rows))
-    compared = [row for row in complete if row != first] if first in complete else []
-    differences, raw, sooner = {}, [], {}
-    for row in compared:
-        epochs = [[int(run["epochs_to_90"]) for run in complete[one]] for one in (row, first)]
-        sooner[row] = interval([a - b for a, b in zip(*epochs, strict=True)], 0.0)
-        values = [float(a["test"]) - float(b["test"]) for a, b in zip(complete[row], complete[first], strict=True)]
-        means = [statistics.fmean(float(run["test"]) for run in complete[one]) for one in (row, first)]
-        differences[row] = interval(values, sampling_variance(task, *means))
-        raw.append(differences[row][2])
-    adjusted = dict(zip(compared, holm(raw), strict=True))
-    adjusted_epochs = dict(zip(compared, holm([sooner[row][2] for row in compared]), strict=True))
-    unit = "%" if percent else "error"
+    scale, form, unit = units(task)
     lines = [
         f"| row | settings | kernel parameters | test {unit} | against {first} | p, Holm | verdict "
         f"| epochs to 90 % | epochs against {first} | p of the epochs | moved at the end |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row, runs in complete.items():
-        tests = [float(run["test"]) for run in runs]
-        mean, half, _ = interval(tests, sampling_variance(task, statistics.fmean(tests)))
-        cells = [row, runs[0]["settings"], f"{int(runs[0]['kernel_parameters']):,}"]
-        cells.append(f"{scale * mean:{form}} ± {scale * half:{form}}")
-        if row in adjusted:
-            gap, width, _ = differences[row]
-            sure = adjusted[row] < 0.05
-            better = (gap > 0) == percent
-            cells += [f"{scale * gap:+{form}} ± {scale * width:{form}}", f"{adjusted[row]:.2g}"]
-            cells.append(("better" if better else "worse") if sure else "no difference shown")
-        else:
-            cells += ["–", "–", "–"]
-        cells.append(f"{statistics.median(int(run['epochs_to_90']) for run in runs):g}")
-        if row in adjusted:
-            cells += [f"{sooner[row][0]:+.1f} ± {sooner[row][1]:.1f}", f"{adjusted_epochs[row]:.2g}"]
-        else:
-            cells += ["–", "–"]
-        step = moved(runs)
-        still = " (still moving)" if percent and abs(step) >= MOVED else ""
+    for row in rows:
+        gap, epochs, step = row.difference, row.epochs, moved(row.runs)
+        cells = [row.name, row.runs[0]["settings"], f"{row.parameters:,}"]
+        cells.append(f"{scale * row.mean:{form}} ± {scale * row.half:{form}}")
+        cells += [f"{scale * gap.mean:+{form}} ± {scale * gap.half:{form}}", f"{gap.p:.2g}"] if gap else ["–", "–"]
+        cells += [row.verdict(task), f"{row.epochs_to_90:g}"]
+        cells += [f"{epochs.mean:+.1f} ± {epochs.half:.1f}", f"{epochs.p:.2g}"] if epochs else ["–", "–"]
+        still = " (still moving)" if task.metric == "accuracy" and abs(step) >= MOVED else ""
         lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}'])} |")
-    text = "\n".join(lines) if complete else "No row is complete yet."
+    text = "\n".join(lines) if rows else "No row is complete yet."
     if open_rows:
         text += f"\n\nNot complete yet, so not in the table: {'; '.join(open_rows)}."
     trials = [r for r in records if r["stage"] == "choice"]
     if trials:
         text += "\n\n" + choices(task, trials)
-    if complete:
+    if rows:
         text += f"\n\n![Validation of every run over the epochs](results/{name}/curves.png)"
     return text
+
+
+def overview() -> str:
+    """Return all tables in one as Markdown: a line per row, a column per task, what is shown against its first row.
+
+    Epochs are compared where results are not shown to differ: elsewhere they lead to different places.
+    """
+    tasks, cells = {}, defaultdict(dict)
+    for name, task in protocol_runs.TASKS.items():
+        rows = compared(task, stored(name))[0]
+        scale, form, unit = units(task)
+        for row in rows:
+            cell, epochs = f"{scale * row.mean:{form}}", f"{row.epochs_to_90:g}"
+            if row.difference and row.difference.shown:
+                cell += f" {row.verdict(task)}"
+            elif row.epochs and row.epochs.shown:
+                epochs += ", later" if row.epochs.mean > 0 else ", sooner"
+            cells[row.name][name] = f"{cell} ({epochs})"
+        if rows:
+            tasks[name] = f"{name}, {unit}"
+    order = list(dict.fromkeys(row for task in protocol_runs.TASKS.values() for row in task.rows))
+    lines = [f"| row | {' | '.join(tasks.values())} |", "| --- " * (1 + len(tasks)) + "|"]
+    lines += [f"| {row} | {' | '.join(cells[row].get(name, '–') for name in tasks)} |" for row in order if row in cells]
+    return "\n".join(lines)
 
 
 def summary(name: str) -> str:
@@ -148,8 +96,7 @@ def summary(name: str) -> str:
 
 def choices(task: Task, trials: list[Record]) -> str:
     """Return the trials for choosing settings as Markdown: best validation of each seed."""
-    percent = task.metric == "accuracy"
-    scale, form = (100, ".1f") if percent else (1, ".4f")
+    scale, form, _ = units(task)
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for trial in trials:
         found[trial["row"], trial["settings"]][int(trial["seed"])] = float(trial["validation"])
@@ -220,9 +167,9 @@ def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160
         shutil.copyfile(Path(folder) / "memory.png", README.with_name("docs") / "memory-experiment.png")
 
 
-def page(text: str, table: Callable[[str], str] = table) -> str:
+def page(text: str, table: Callable[[str], str]) -> str:
     """Return the page with every table between its two markers made from the stored runs."""
-    for name in protocol_runs.TASKS:
+    for name in (*protocol_runs.TASKS, ALL):
         start, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
         if start in text and end in text:
             before, rest = text.split(start)
@@ -240,4 +187,5 @@ def made() -> dict[Path, str]:
     for name in protocol_runs.TASKS:
         if stored(name) and not all(f"<!-- {words} {name} -->" in text for words in ("results of", "end of")):
             raise ValueError(f"{PAGE.name} must have a place for docs/results/{name}/runs.csv; add its two markers.")
-    return {PAGE: page(text), README: page(README.read_text(encoding="utf-8"), summary)}
+    made = page(text, lambda name: overview() if name == ALL else table(name))
+    return {PAGE: made, README: page(README.read_text(encoding="utf-8"), summary)}
