@@ -175,6 +175,16 @@ def test_the_splits_are_the_host_s(made):
             np.testing.assert_allclose(x.numpy(), pixels.reshape(256, 1) / 255, rtol=1e-6)
 
 
+def test_kept_images_are_the_same_and_are_not_read_again(made, monkeypatch):
+    read = pathfinder_images.pathfinder(16, str(made), pool=2)["train"]
+    kept = pathfinder_images.pathfinder(16, str(made), pool=2, keep=True)["train"]
+    expected = list(read)
+    monkeypatch.setattr(pathfinder_images, "read_image", None)
+    for (x, y), (other, label) in zip(expected, kept, strict=True):
+        assert torch.equal(x, other)
+        assert y == label
+
+
 def test_options(made):
     plain = pathfinder_images.pathfinder(16, str(made))["val"][0][0]
     assert torch.equal(pathfinder_images.pathfinder(16, str(made), center=True)["val"][0][0], 2 * plain - 1)
@@ -182,6 +192,8 @@ def test_options(made):
     torch.testing.assert_close(pooled.flatten(), plain.view(4, 4, 4, 4).mean((1, 3)).flatten())
     tokens = pathfinder_images.pathfinder(16, str(made), tokenize=True)["val"][0][0]
     assert torch.equal(tokens, (plain.flatten() * 255).round().long())
+    with pytest.raises(TypeError, match=r"keep must be true or false"):
+        pathfinder_images.pathfinder(16, str(made), keep="yes")
     with pytest.raises(ValueError, match=r"pool must divide the resolution, 16; got 5"):
         pathfinder_images.pathfinder(16, str(made), pool=5)
     with pytest.raises(ValueError, match=r"must leave no split of 70 images empty; got 0.9 and 0.1"):

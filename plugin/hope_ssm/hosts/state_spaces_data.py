@@ -224,6 +224,6 @@ class SmallPathfinder(CheckedOptions, SequenceDataset):
         """Draw the images if they are not there, and split them."""
         small.make_pathfinder(default_data_path, self.data_seed, self.size)
         folder = small.pathfinder_folder(default_data_path, self.data_seed, self.size)
-        options = {"seed": self.seed, "center": self.center}
+        options = {"seed": self.seed, "center": self.center, "keep": True}
         for name, part in pathfinder_images.pathfinder(small.RESOLUTION, str(folder), **options).items():
             setattr(self, f"dataset_{name}", part)

@@ -58,6 +58,7 @@ class PathfinderImages(Dataset):
         pool: side of the squares of pixels that are averaged; divides R.
         center: grey levels from -1 to 1.
         tokenize: x as grey levels (L,) int64 from 0 to 255, for an embedding.
+        keep: every image is decoded at once and kept, R² bytes each; otherwise whenever it is asked for.
     """
 
     def __init__(
@@ -67,12 +68,15 @@ class PathfinderImages(Dataset):
         pool: int = 1,
         center: bool = False,
         tokenize: bool = False,
+        keep: bool = False,
     ) -> None:
         self.images, self.resolution = images, resolution
         self.pool = check_positive_integer("pool", pool)
         if resolution % pool:
             raise ValueError(f"pool must divide the resolution, {resolution}; got {pool}.")
         self.center, self.tokenize = check_flag("center", center), check_flag("tokenize", tokenize)
+        kept = [read_image(path, resolution) for path, _ in images] if check_flag("keep", keep) else None
+        self.kept = None if kept is None else np.stack(kept)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,8 +84,9 @@ class PathfinderImages(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.images[index]
         side = self.resolution // self.pool
-        pixels = read_image(path, self.resolution).astype(np.float32).reshape(side, self.pool, side, self.pool)
-        x = torch.from_numpy(pixels.mean((1, 3)).reshape(-1))
+        pixels = read_image(path, self.resolution) if self.kept is None else self.kept[index]
+        squares = pixels.astype(np.float32).reshape(side, self.pool, side, self.pool)
+        x = torch.from_numpy(squares.mean((1, 3)).reshape(-1))
         if self.tokenize:
             return x.long(), label
         x = x / 255
@@ -98,6 +103,7 @@ def pathfinder(
     tokenize: bool = False,
     val_split: float = 0.1,
     test_split: float = 0.1,
+    keep: bool = False,
 ) -> dict[str, Dataset]:
     """Return ``{"train", "val", "test"}``, the same images as in the host.
 
@@ -110,6 +116,7 @@ def pathfinder(
         tokenize: see ``PathfinderImages``.
         val_split: share of all images, above 0; together with ``test_split`` below 1.
         test_split: share of all images, above 0.
+        keep: see ``PathfinderImages``.
 
     Raises:
         FileNotFoundError: the files are not there, or incomplete.
@@ -130,7 +137,7 @@ def pathfinder(
             f"val_split and test_split must leave no split of {len(images)} images empty; got {val_split} and "
             f"{test_split}."
         )
-    whole = PathfinderImages(images, resolution, pool, center, tokenize)
+    whole = PathfinderImages(images, resolution, pool, center, tokenize, keep)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(check_seed(seed))).tolist()
     n_train = len(images) - n_val - n_test
     parts = {"train": order[:n_train], "val": order[n_train : n_train + n_val], "test": order[n_train + n_val :]}

@@ -61,10 +61,11 @@ def pathfinder(
     val_split: float = 0.1,
     test_split: float = 0.1,
     seed: int = 42,
+    keep: bool = False,
 ) -> Splits:
-    """Images of dashed paths as pixels."""
+    """Images of dashed paths as pixels; with ``keep`` in memory."""
     shares = {"val_split": val_split, "test_split": test_split}
-    options: dict[str, Any] = {"pool": pool, "center": center, "tokenize": tokenize, **shares}
+    options: dict[str, Any] = {"pool": pool, "center": center, "tokenize": tokenize, "keep": keep, **shares}
     parts = pathfinder_images.pathfinder(resolution, data_dir, seed=seed, **options)
     n_tokens = 256 if tokenize else None
     return Splits.of(parts, d_input=n_tokens or 1, d_output=2, n_tokens=n_tokens)
@@ -76,4 +77,4 @@ def pathfinder_small(
     """Images of dashed paths of 16 x 16 pixels, drawn at first use."""
     small.make_pathfinder(place(None), data_seed, size)
     folder = small.pathfinder_folder(place(None), data_seed, size)
-    return pathfinder(small.RESOLUTION, str(folder), center=center, seed=seed)
+    return pathfinder(small.RESOLUTION, str(folder), center=center, seed=seed, keep=True)
