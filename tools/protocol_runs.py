@@ -133,6 +133,13 @@ TASKS = {
         tests=2000,
         choosing=(100,),
     ),
+    "pathfinder": Task(
+        "experiment=hope/lra-pathfinder-small model.layer.bidirectional=true dataset.size=24000 model.d_model=16 "
+        "trainer.max_epochs=16",
+        {**kernels(256), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
+        tests=2400,
+        choosing=(100,),
+    ),
     "delay": Task(
         "experiment=hope/delay-small trainer.max_epochs=40",
         {**kernels(512), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
