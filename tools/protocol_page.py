@@ -187,5 +187,5 @@ def made() -> dict[Path, str]:
     for name in protocol_runs.TASKS:
         if stored(name) and not all(f"<!-- {words} {name} -->" in text for words in ("results of", "end of")):
             raise ValueError(f"{PAGE.name} must have a place for docs/results/{name}/runs.csv; add its two markers.")
-    made = page(text, lambda name: overview() if name == ALL else table(name))
-    return {PAGE: made, README: page(README.read_text(encoding="utf-8"), summary)}
+    whole = page(text, lambda name: overview() if name == ALL else table(name))
+    return {PAGE: whole, README: page(README.read_text(encoding="utf-8"), summary)}

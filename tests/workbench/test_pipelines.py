@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 
@@ -102,3 +103,10 @@ def test_the_memory_experiment_on_mnist_reads_off_the_noise():
     config = compose(["experiment=hope/noisy-mnist", "dataset.l_noise=8"])
     assert config["decoder"]["l_tail"] == 8
     assert compose(["experiment=hope/noisy-mnist", "kernel=s4d"])["model"]["layer"]["mode"] == "s4d"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_option_of_a_data_set_can_be_given_on_the_command_line(name):
+    """Without a "+": it stands in the configuration, but for the folder, which $DATA_PATH says."""
+    listed = yaml.safe_load((ROOT / "configs" / "dataset" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert set(inspect.signature(DATASETS[name]).parameters) - {"data_dir"} <= set(listed)

@@ -75,8 +75,8 @@ class PathfinderImages(Dataset):
         if resolution % pool:
             raise ValueError(f"pool must divide the resolution, {resolution}; got {pool}.")
         self.center, self.tokenize = check_flag("center", center), check_flag("tokenize", tokenize)
-        kept = [read_image(path, resolution) for path, _ in images] if check_flag("keep", keep) else None
-        self.kept = None if kept is None else np.stack(kept)
+        keep = check_flag("keep", keep)
+        self.kept = np.stack([read_image(path, resolution) for path, _ in images]) if keep else None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,7 +120,8 @@ def pathfinder(
 
     Raises:
         FileNotFoundError: the files are not there, or incomplete.
-        ValueError: more than 1 in 1000 images are absent or empty; fewer are left out.
+        ValueError: more than 1 in 1000 images are absent or empty; fewer are left out. With ``keep``, an image is
+            damaged; otherwise that is said when it is asked for.
     """
     folder, damage = (
         place(data_dir, "pathfinder", f"pathfinder{check_positive_integer('resolution', resolution)}"),
