@@ -110,3 +110,25 @@ def closed_figures():
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+def process_wide():
+    """What torch keeps for the whole process, and for all tests to come."""
+    return {
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "benchmark": torch.backends.cudnn.benchmark,
+        "dtype": torch.get_default_dtype(),
+        "precision of float32 products": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "anomalies": torch.is_anomaly_enabled(),
+        "directory": os.getcwd(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """No test, nor what it calls, leaves another process to the next."""
+    before = process_wide()
+    yield
+    assert process_wide() == before

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import scipy.stats
 
+from tiny import TINY
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -115,17 +117,18 @@ def test_one_table_has_all_tasks(stored):
     assert stored.protocol.main(["check"]) == 0
 
 
+def change(runs, row, **values):
+    """Let every stored run of a row have other values."""
+    records = runs.stored("digits")
+    (runs.STORE / "digits" / "runs.csv").unlink()
+    for record in records:
+        runs.append("digits", record | (values if record["row"] == row else {}))
+
+
 @pytest.mark.parametrize(("epochs", "said"), [(9, "(9, later)"), (1, "(1, sooner)")])
 def test_one_table_says_who_is_later(stored, epochs, said):
     """Of rows that are not shown to differ."""
-    path = stored.runs.STORE / "digits" / "runs.csv"
-    changed = [
-        record | ({"epochs_to_90": str(epochs)} if record["row"] == "lru" else {})
-        for record in stored.runs.stored("digits")
-    ]
-    path.unlink()
-    for record in changed:
-        stored.runs.append("digits", record)
+    change(stored.runs, "lru", epochs_to_90=str(epochs))
     assert said in stored.page.overview()
 
 
@@ -177,6 +180,27 @@ def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
     runs.run_all("short", ["hope"])
     assert made == [0, 2, 3, 4, 1]
     assert [seed for *_, seed in runs.lacking("short")] == [3]
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_counts_with_its_best_epoch(stored, tmp_path, monkeypatch):
+    """One that does so in its first epoch has none and is not stored; the page says which runs diverged."""
+    runs, line = stored.runs, "optimizer=sgd optimizer.lr=1e30 trainer.limit_train_batches={} trainer.max_epochs=4"
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    rows = {"late": (line.format(1), {"one": ""}), "at once": (line.format(2), {"one": ""})}
+    task = runs.Task(" ".join([*TINY, "+trainer.enable_progress_bar=false"]), rows, tests=359)
+    monkeypatch.setitem(runs.TASKS, "short", task)
+    for row in rows:
+        with runs.claimed("short", one := ("table", row, "one", 0)):
+            assert runs.run("short", *one) == (row == "late")
+    (record,) = runs.stored("short")
+    assert record["epochs"] == "1"
+    assert float(record["validation"]) < 0.3
+    assert float(record["test"]) < 0.3
+    change(runs, "lru", epochs="3", curve="0.1 0.2 0.3")
+    lines = [line for line in stored.page.table("digits").splitlines() if line.startswith("| lru")]
+    assert ["+0.0, 5 of 5 diverged |" in line for line in lines] == [True, False, False]
+    assert [", diverged |" in line for line in lines] == [False, True, True]
 
 
 def test_holm(tools):

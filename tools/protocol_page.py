@@ -12,7 +12,7 @@ from pathlib import Path
 
 import protocol_runs
 from protocol_runs import ROOT, Record, Task, stored
-from protocol_statistics import MOVED, compared, moved, results
+from protocol_statistics import MOVED, budget, compared, moved, results
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
@@ -32,7 +32,7 @@ def table(name: str) -> str:
     """Return a task's table as Markdown, with what is still open."""
     task, records = protocol_runs.TASKS[name], stored(name)
     rows, open_rows = compared(task, records)
-    first = next(iter(task.rows))
+    first, epochs_of_all = next(iter(task.rows)), budget(records)
     scale, form, unit = units(task)
     lines = [
         f"| row | settings | kernel parameters | test {unit} | against {first} | p, Holm | verdict "
@@ -40,20 +40,22 @@ def table(name: str) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        gap, epochs, step = row.difference, row.epochs, moved(row.runs)
+        gap, epochs, step = row.difference, row.epochs, moved(row.runs, epochs_of_all)
         cells = [row.name, row.runs[0]["settings"], f"{row.parameters:,}"]
         cells.append(f"{scale * row.mean:{form}} ± {scale * row.half:{form}}")
         cells += [f"{scale * gap.mean:+{form}} ± {scale * gap.half:{form}}", f"{gap.p:.2g}"] if gap else ["–", "–"]
         cells += [row.verdict(task), f"{row.epochs_to_90:g}"]
         cells += [f"{epochs.mean:+.1f} ± {epochs.half:.1f}", f"{epochs.p:.2g}"] if epochs else ["–", "–"]
         still = " (still moving)" if task.metric == "accuracy" and abs(step) >= MOVED else ""
-        lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}'])} |")
+        short = sum(int(run["epochs"]) < epochs_of_all for run in row.runs)
+        short_of = f", {short} of {len(row.runs)} diverged" if short else ""
+        lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}{short_of}'])} |")
     text = "\n".join(lines) if rows else "No row is complete yet."
     if open_rows:
         text += f"\n\nNot complete yet, so not in the table: {'; '.join(open_rows)}."
     trials = [r for r in records if r["stage"] == "choice"]
     if trials:
-        text += "\n\n" + choices(task, trials)
+        text += "\n\n" + choices(task, trials, epochs_of_all)
     if rows:
         text += f"\n\n![Validation of every run over the epochs](results/{name}/curves.png)"
     return text
@@ -94,18 +96,20 @@ def summary(name: str) -> str:
     return "\n".join(" | ".join(cells) + " |" for cells in kept)
 
 
-def choices(task: Task, trials: list[Record]) -> str:
+def choices(task: Task, trials: list[Record], epochs: int) -> str:
     """Return the trials for choosing settings as Markdown: best validation of each seed."""
     scale, form, _ = units(task)
-    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for trial in trials:
-        found[trial["row"], trial["settings"]][int(trial["seed"])] = float(trial["validation"])
+        end = ", diverged" if int(trial["epochs"]) < epochs else ""
+        cell = f"{scale * float(trial['validation']):{form}}{end}"
+        found[trial["row"], trial["settings"]][int(trial["seed"])] = cell
     seeds = [f"seed {seed}" for seed in task.choosing]
     lines = [f"| trial | settings | {' | '.join(seeds)} |", "| --- " * (2 + len(seeds)) + "|"]
     for row, (_, settings) in task.rows.items():
         for one in settings:
             if (row, one) in found:
-                cells = [f"{scale * found[row, one][s]:{form}}" if s in found[row, one] else "–" for s in task.choosing]
+                cells = [found[row, one].get(seed, "–") for seed in task.choosing]
                 lines.append(f"| {' | '.join([row, one, *cells])} |")
     return "Best validation of the trials from which the settings are chosen:\n\n" + "\n".join(lines)
 

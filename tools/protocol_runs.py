@@ -6,6 +6,7 @@ import contextlib
 import csv
 import fcntl
 import itertools
+import math
 import os
 import re
 import shlex
@@ -24,6 +25,8 @@ COLUMNS = (
     "stage", "row", "settings", "seed", "validation", "test", "epochs", "steps", "epochs_to_90", "kernel_parameters",
     "commit", "curve",
 )  # fmt: skip
+
+NOT_FINITE = "the loss must stay finite"  # in what a run says whose loss does not
 
 RATES = {"published": "", "global": " ".join(f"++model.layer.lr.{key}=null" for key in ("dt", "A", "B", "C"))}
 # One range of Δt for everybody, that of S4 and S4D in their papers. HOPE's own follows from the sequences' length.
@@ -233,7 +236,7 @@ def claimed(name: str, run: Run) -> Iterator[bool]:
 
 
 def run(name: str, stage: str, row: str, settings: str, seed: int) -> bool:
-    """Make one run and append it to runs.csv; return whether it finished."""
+    """Make one run and append it to runs.csv; return whether it finished, or diverged after its first epoch."""
     task, directory = TASKS[name], directory_of(name, stage, row, settings, seed)
     overrides = [task.experiment, task.rows[row][0], task.rows[row][1][settings]]
     command = [
@@ -246,24 +249,34 @@ def run(name: str, stage: str, row: str, settings: str, seed: int) -> bool:
         done = subprocess.run(
             command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
         )
-    if done.returncode:
+    if done.returncode and not diverged(directory, report):
         print(f"  did not finish, see {report}; the others go on.", flush=True)
         return False
     append(name, record_of(directory, task, stage, row, settings, seed))
     return True
 
 
+def diverged(directory: Path, report: Path) -> bool:
+    """Whether a run that failed has a best epoch before its loss stopped being finite."""
+    from hope_ssm.workbench.run_directory import BEST
+
+    return (directory / BEST).is_file() and NOT_FINITE in report.read_text(encoding="utf-8")
+
+
 def record_of(directory: Path, task: Task, stage: str, row: str, settings: str, seed: int) -> Record:
-    """Return what runs.csv says of a finished run directory."""
+    """Return what runs.csv says of a finished run directory, or of one that diverged: its best epoch is tested now."""
+    from hope_ssm.workbench.evaluation import evaluate
     from hope_ssm.workbench.run_directory import RunDirectory
 
     finished = RunDirectory(directory)
+    tests = finished.results or evaluate(directory)
     curve = [epoch[f"val/{task.metric}"] for epoch in finished.epochs if f"val/{task.metric}" in epoch]
-    best = max(curve) if task.metric == "accuracy" else min(curve)
+    finite = filter(math.isfinite, curve)
+    best = max(finite) if task.metric == "accuracy" else min(finite)
     info = finished.info
     return {
         "stage": stage, "row": row, "settings": settings, "seed": str(seed), "validation": f"{best:.5f}",
-        "test": f"{finished.results[f'test/{task.metric}']:.5f}", "epochs": str(len(curve)),
+        "test": f"{tests[f'test/{task.metric}']:.5f}", "epochs": str(len(curve)),
         "steps": str(round(finished.epochs[-1]["step"])),
         "epochs_to_90": str(1 + next(i for i, value in enumerate(curve) if reached(value, best, task.metric))),
         "kernel_parameters": str(info["kernel_parameters"]),

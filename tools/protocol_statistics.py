@@ -60,12 +60,20 @@ def results(task: Task, records: list[Record]) -> tuple[dict[str, list[Record]],
     return complete, open_rows
 
 
-def moved(runs: list[Record]) -> float:
-    """How far the median over seeds of the validation metric moved over the last quarter of the epochs."""
+def moved(runs: list[Record], epochs: int) -> float:
+    """How far the median over seeds of the validation metric moved over the last quarter of the epochs.
+
+    A run that diverged stays where it ended.
+    """
     curves = [[float(value) for value in run["curve"].split()] for run in runs]
-    last = min(map(len, curves))
-    middle = [statistics.median(curve[epoch] for curve in curves) for epoch in (last * 3 // 4 - 1, last - 1)]
+    curves = [curve + curve[-1:] * (epochs - len(curve)) for curve in curves]
+    middle = [statistics.median(curve[epoch] for curve in curves) for epoch in (epochs * 3 // 4 - 1, epochs - 1)]
     return middle[1] - middle[0]
+
+
+def budget(records: list[Record]) -> int:
+    """Return the epochs of a task: those of every run that did not diverge."""
+    return max((int(record["epochs"]) for record in records), default=0)
 
 
 def wins(difference: float, task: Task) -> bool:

@@ -149,6 +149,19 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(made, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_script_without_a_guard_runs_once(made, tmp_path):
+    """Its processes would run it too, and wait for the lock that it holds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun', flush=True)\nfrom pathlib import Path\nfrom hope_ssm.datasets.lra import listops\n"
+        f"listops.make(Path('listops'), 7, {N}, processes=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["begun"], done.stderr
+    assert contents(tmp_path / "listops") == contents(made)
+
+
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_bytes(made, tmp_path):
     folder = tmp_path / "listops"
     code = "import sys, pathlib; from hope_ssm.datasets.lra import listops; listops.make(pathlib.Path(sys.argv[1]), 7, "

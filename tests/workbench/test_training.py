@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+from contextlib import nullcontext
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from hope_ssm.layers.parameter_groups import parameter_groups
 from hope_ssm.workbench.configuration import compose
@@ -54,6 +57,32 @@ def test_every_parameter_trains_under_every_shipped_configuration(experiment, ke
         optimizer.step()
     still = [name for name, parameter in task.named_parameters() if torch.equal(parameter, before[name])]
     assert not still
+
+
+SWITCHES = ["+trainer.deterministic=true", "+trainer.deterministic=warn", "+trainer.benchmark=true"]
+
+
+def switches():
+    return (
+        torch.get_deterministic_debug_mode(),
+        torch.backends.cudnn.benchmark,
+        os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    )
+
+
+@pytest.mark.parametrize("more", ["train.test=false", "trainer.precision=16-mixed"], ids=["trained", "refused"])
+@pytest.mark.parametrize("override", SWITCHES)
+def test_the_next_training_of_the_process_has_none_of_these_options(override, more, tmp_path):
+    before, within = switches(), []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, module):
+            within.append(switches())
+
+    with pytest.raises(ValueError, match="precision") if "16" in more else nullcontext():
+        train(compose([*TINY, QUIET, "trainer.max_epochs=1", override, more]), tmp_path / "run", callbacks=[Look()])
+    assert ("16" in more) or within != [before]
+    assert switches() == before
 
 
 def test_norms_of_the_layers_are_logged(tmp_path):

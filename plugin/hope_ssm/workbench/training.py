@@ -31,6 +31,7 @@ from hope_ssm.workbench.pretrained import checkpoint_of, initialize
 from hope_ssm.workbench.resuming import AUTO, checkpoint_to_resume, is_done
 from hope_ssm.workbench.run_directory import BEST, LAST, METRICS, PREVIOUS, RESULTS, RunDirectory, write_json
 from hope_ssm.workbench.task import SequenceTask
+from hope_ssm.workbench.torch_switches import torch_switches_kept
 from hope_ssm.workbench.validation.configuration import GROUPS, checked
 from hope_ssm.workbench.validation.rehearsal import in_memory, rehearse
 
@@ -80,6 +81,7 @@ class Run:
     history: History | None
 
 
+@torch_switches_kept()
 def train(
     config: Mapping[str, Any],
     directory: str | os.PathLike,

@@ -8,11 +8,13 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -143,13 +145,29 @@ def make_parts(
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
-        futures = [pool.submit(write, *task) for task in tasks]
+        with _main_module_hidden():  # every process is begun here
+            futures = [pool.submit(write, *task) for task in tasks]
         try:
             for future in as_completed(futures):
                 advance(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Let the processes that are begun meanwhile not run the user's script again.
+
+    They need nothing of it; and a script that does not ask for ``__name__ == "__main__"`` would make the data set in
+    each of them again, where it would wait for the lock that this process holds.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def available_processes() -> int:
