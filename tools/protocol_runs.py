@@ -91,7 +91,8 @@ FREE = {
     "conv, whole length": ("kernel=conv", grid({"global": ""})),
     "conv, 64 taps": ("kernel=conv model.layer.l_max=64", grid({"global": ""})),
 }
-LARGE = {"hope, d_state 192": ("kernel=hope model.layer.d_state=192", BOTH)}
+# HOPE at S4D's number of parameters: 3n + 1 of a feature, and 4n + 1 where HOPE has 2n + 1, in both directions.
+LARGE, TWO_WAYS = ({f"hope, d_state {n}": (f"kernel=hope model.layer.d_state={n}", BOTH)} for n in (192, 128))
 # Bands: frequencies have a learning rate of their own; they begin side by side from 0, or half of them anywhere.
 RATES_OF_BANDS = {name: f"{text} ++model.layer.lr.frequency=null" if text else "" for name, text in RATES.items()}
 BANDS = {
@@ -139,7 +140,7 @@ TASKS = {
     "pathfinder": Task(
         "experiment=hope/lra-pathfinder-small model.layer.bidirectional=true dataset.size=24000 model.d_model=16 "
         "trainer.max_epochs=16",
-        {**kernels(256), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
+        {**kernels(256), "conv, whole length": FREE["conv, whole length"], **TWO_WAYS, **BANDS},
         tests=2400,
         choosing=(100,),
     ),
