@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def tools():
-    """The modules of the protocol: command, runs, statistics, page."""
-    names = ("protocol", "protocol_runs", "protocol_statistics", "protocol_page")
+    """The modules of the protocol: command, tasks, runs, statistics, page."""
+    names = ("protocol", "protocol_tasks", "protocol_runs", "protocol_statistics", "protocol_page")
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         yield SimpleNamespace(**{name.removeprefix("protocol_"): importlib.import_module(name) for name in names})
@@ -46,15 +46,15 @@ def test_the_readme_s_shares_of_energy_are_the_stored_ones(tools):
 @pytest.fixture
 def stored(tools, tmp_path, monkeypatch):
     """A whole sweep of three rows, s4d far behind and still moving; and a page for it."""
-    runs = tools.runs
+    tasks, runs = tools.tasks, tools.runs
     monkeypatch.setattr(runs, "STORE", tmp_path)
     for page in ("PAGE", "README"):
         monkeypatch.setattr(tools.page, page, tmp_path / f"{page}.md")
-    rows = {name: runs.DIGITS[name] for name in ("hope", "s4d", "lru")}
-    monkeypatch.setattr(runs, "TASKS", {"digits": runs.Task("", rows, tests=359)})
+    rows = {name: tasks.DIGITS[name] for name in ("hope", "s4d", "lru")}
+    monkeypatch.setattr(tasks, "TASKS", {"digits": tasks.Task("", rows, tests=359)})
     level = {"hope": 0.97, "s4d": 0.6, "lru": 0.96}
     common = {"epochs": "4", "steps": "100", "epochs_to_90": "2", "kernel_parameters": "4160", "commit": "abc"}
-    for stage, seeds in (("choice", runs.Task.choosing), ("table", runs.TABLE)):
+    for stage, seeds in (("choice", tasks.Task.choosing), ("table", tasks.TABLE)):
         for row, (_, settings) in rows.items():
             for place, one in enumerate(settings if stage == "choice" else [[*settings][-1]]):
                 for seed in seeds:
@@ -99,8 +99,8 @@ def test_the_readme_has_the_main_columns_and_is_checked_too(stored, column):
 
 def test_one_table_has_all_tasks(stored):
     """What is shown against the first row, and no word about the epochs of a row that leads elsewhere."""
-    runs, page = stored.runs, stored.page
-    runs.TASKS["other"] = runs.Task("", {"s4d": runs.DIGITS["s4d"], "rtf": runs.DIGITS["rtf"]})
+    tasks, runs, page = stored.tasks, stored.runs, stored.page
+    tasks.TASKS["other"] = tasks.Task("", {"s4d": tasks.DIGITS["s4d"], "rtf": tasks.DIGITS["rtf"]})
     for record in runs.stored("digits"):
         if record["row"] == "s4d":
             runs.append("other", record)
@@ -139,8 +139,8 @@ def test_a_stored_sweep_without_a_place_is_refused(stored):
 
 
 def test_choices_come_from_all_their_seeds(stored):
-    runs = stored.runs
-    task, records = runs.TASKS["digits"], runs.stored("digits")
+    tasks, runs = stored.tasks, stored.runs
+    task, records = tasks.TASKS["digits"], runs.stored("digits")
     assert runs.chosen(task, records, "hope") == "global, common"
     missing = [r for r in records if not (r["row"] == "hope" and r["stage"] == "choice" and r["seed"] == "101")]
     assert runs.chosen(task, missing, "hope") is None
@@ -148,7 +148,7 @@ def test_choices_come_from_all_their_seeds(stored):
     twice = [r | {"seed": "100"} if r["stage"] == "choice" and r["seed"] == "101" else r for r in records]
     assert runs.chosen(task, twice, "hope") is None, "one seed that is stored twice is one seed"
     assert not runs.lacking("digits")
-    runs.TASKS["digits"].rows["s4"] = runs.DIGITS["s4"]
+    tasks.TASKS["digits"].rows["s4"] = tasks.DIGITS["s4"]
     assert not runs.lacking("digits", ["hope", "lru"])
     assert runs.lacking("digits", ["lru", "s4"])[0][:2] == ("choice", "s4")
     with pytest.raises(SystemExit):
@@ -157,10 +157,10 @@ def test_choices_come_from_all_their_seeds(stored):
 
 def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
     """What another call is making is left to it, what it has made is not made again, and what fails is tried once."""
-    runs, made = stored.runs, []
+    tasks, runs, made = stored.tasks, stored.runs, []
     monkeypatch.setattr(runs, "ROOT", tmp_path)
-    rows = {"hope": ("", runs.grid({"one": ""}))}
-    monkeypatch.setitem(runs.TASKS, "short", runs.Task("", rows))
+    rows = {"hope": ("", tasks.grid({"one": ""}))}
+    monkeypatch.setitem(tasks.TASKS, "short", tasks.Task("", rows))
 
     def run(name, stage, row, settings, seed):
         made.append(seed)
@@ -185,11 +185,12 @@ def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_that_diverges_counts_with_its_best_epoch(stored, tmp_path, monkeypatch):
     """One that does so in its first epoch has none and is not stored; the page says which runs diverged."""
-    runs, line = stored.runs, "optimizer=sgd optimizer.lr=1e30 trainer.limit_train_batches={} trainer.max_epochs=4"
+    tasks, runs = stored.tasks, stored.runs
+    line = "optimizer=sgd optimizer.lr=1e30 trainer.limit_train_batches={} trainer.max_epochs=4"
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     rows = {"late": (line.format(1), {"one": ""}), "at once": (line.format(2), {"one": ""})}
-    task = runs.Task(" ".join([*TINY, "+trainer.enable_progress_bar=false"]), rows, tests=359)
-    monkeypatch.setitem(runs.TASKS, "short", task)
+    task = tasks.Task(" ".join([*TINY, "+trainer.enable_progress_bar=false"]), rows, tests=359)
+    monkeypatch.setitem(tasks.TASKS, "short", task)
     for row in rows:
         with runs.claimed("short", one := ("table", row, "one", 0)):
             assert runs.run("short", *one) == (row == "late")

@@ -16,19 +16,20 @@ import sys
 
 import protocol_page
 import protocol_runs
+import protocol_tasks
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the three commands of the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "page", "check"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"for run: {', '.join(protocol_runs.TASKS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"for run: {', '.join(protocol_tasks.TASKS)}")
     parser.add_argument("--rows", metavar="ROW;ROW", help="for run: only these rows of the table, in this order")
     options = parser.parse_args(arguments)
     for name in options.names:
-        if name not in protocol_runs.TASKS:
-            parser.error(f"NAME must be one of {', '.join(protocol_runs.TASKS)}; got {name}")
-        rows = list(protocol_runs.TASKS[name].rows)
+        if name not in protocol_tasks.TASKS:
+            parser.error(f"NAME must be one of {', '.join(protocol_tasks.TASKS)}; got {name}")
+        rows = list(protocol_tasks.TASKS[name].rows)
         chosen = options.rows.split(";") if options.rows else rows
         if unknown := [row for row in chosen if row not in rows]:
             parser.error(f"--rows of {name} must be some of {'; '.join(rows)}; got {unknown[0]}")
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "page":
         for path, text in made.items():
             path.write_text(text, encoding="utf-8")
-        for name in protocol_runs.TASKS:
+        for name in protocol_tasks.TASKS:
             protocol_page.picture(name)
             if name == protocol_page.IN_README:
                 protocol_page.memory_picture()

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import protocol_runs
-from protocol_runs import ROOT, Record, Task, stored
+import protocol_tasks
+from protocol_runs import ROOT, Record, stored
 from protocol_statistics import MOVED, budget, compared, moved, results
+from protocol_tasks import Task
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 IN_README = "short-tail"
@@ -30,7 +32,7 @@ def units(task: Task) -> tuple[int, str, str]:
 
 def table(name: str) -> str:
     """Return a task's table as Markdown, with what is still open."""
-    task, records = protocol_runs.TASKS[name], stored(name)
+    task, records = protocol_tasks.TASKS[name], stored(name)
     rows, open_rows = compared(task, records)
     first, epochs_of_all = next(iter(task.rows)), budget(records)
     scale, form, unit = units(task)
@@ -67,7 +69,7 @@ def overview() -> str:
     Epochs are compared where results are not shown to differ: elsewhere they lead to different places.
     """
     tasks, cells = {}, defaultdict(dict)
-    for name, task in protocol_runs.TASKS.items():
+    for name, task in protocol_tasks.TASKS.items():
         rows = compared(task, stored(name))[0]
         scale, form, unit = units(task)
         for row in rows:
@@ -79,7 +81,7 @@ def overview() -> str:
             cells[row.name][name] = f"{cell} ({epochs})"
         if rows:
             tasks[name] = f"{name}, {unit}"
-    order = list(dict.fromkeys(row for task in protocol_runs.TASKS.values() for row in task.rows))
+    order = list(dict.fromkeys(row for task in protocol_tasks.TASKS.values() for row in task.rows))
     lines = [f"| row | {' | '.join(tasks.values())} |", "| --- " * (1 + len(tasks)) + "|"]
     lines += [f"| {row} | {' | '.join(cells[row].get(name, '–') for name in tasks)} |" for row in order if row in cells]
     return "\n".join(lines)
@@ -87,7 +89,7 @@ def overview() -> str:
 
 def summary(name: str) -> str:
     """Return the README's part of a table: some rows, with parameters, test, verdict, epochs to 90 % and p of these."""
-    task = protocol_runs.TASKS[name]
+    task = protocol_tasks.TASKS[name]
     if not results(task, stored(name))[0]:
         return "No row is complete yet."
     heading, dashes, *rows = [line.split(" | ") for line in table(name).split("\n\n")[0].splitlines()]
@@ -118,7 +120,7 @@ def picture(name: str) -> None:
     """Draw the validation curves of every run in the table."""
     from hope_ssm.reporting.plots import kernel_color, pyplot
 
-    task = protocol_runs.TASKS[name]
+    task = protocol_tasks.TASKS[name]
     complete, _ = results(task, stored(name))
     if not complete:
         return
@@ -151,7 +153,7 @@ def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160
     from hope_ssm.workbench.evaluation import load
 
     name, settings, lines = IN_README, [], ["row,band,mean,deviation"]
-    complete, _ = results(protocol_runs.TASKS[name], stored(name))
+    complete, _ = results(protocol_tasks.TASKS[name], stored(name))
     for row in rows:
         runs = complete.get(row, [])
         places = [protocol_runs.directory_of(name, "table", row, run["settings"], int(run["seed"])) for run in runs]
@@ -173,7 +175,7 @@ def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160
 
 def page(text: str, table: Callable[[str], str]) -> str:
     """Return the page with every table between its two markers made from the stored runs."""
-    for name in (*protocol_runs.TASKS, ALL):
+    for name in (*protocol_tasks.TASKS, ALL):
         start, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
         if start in text and end in text:
             before, rest = text.split(start)
@@ -188,7 +190,7 @@ def made() -> dict[Path, str]:
         ValueError: a stored sweep has no place on PAGE.
     """
     text = PAGE.read_text(encoding="utf-8")
-    for name in protocol_runs.TASKS:
+    for name in protocol_tasks.TASKS:
         if stored(name) and not all(f"<!-- {words} {name} -->" in text for words in ("results of", "end of")):
             raise ValueError(f"{PAGE.name} must have a place for docs/results/{name}/runs.csv; add its two markers.")
     whole = page(text, lambda name: overview() if name == ALL else table(name))

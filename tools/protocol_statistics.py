@@ -6,7 +6,8 @@ import math
 import statistics
 from dataclasses import dataclass, field
 
-from protocol_runs import TABLE, Record, Task, chosen
+from protocol_runs import Record, chosen
+from protocol_tasks import TABLE, Task
 
 MOVED = 0.005  # of an accuracy: what the median may still move over the last quarter of the epochs
 
