@@ -155,6 +155,28 @@ def test_choices_come_from_all_their_seeds(stored):
         stored.protocol.main(["run", "digits", "--rows", "s4;hoep"])
 
 
+def test_a_longer_task_takes_the_choices_of_the_shorter_one(stored):
+    """It makes the runs of its table alone, and its page says where the settings come from."""
+    tasks, runs, page = stored.tasks, stored.runs, stored.page
+    tasks.TASKS["digits"] = tasks.replace(tasks.TASKS["digits"], experiment="a=1 trainer.max_epochs=4 b=2")
+    tasks.TASKS["long"] = long = tasks.twice("digits")
+    assert long.experiment == "a=1 trainer.max_epochs=8 b=2"
+    plan = runs.lacking("long")
+    assert {(stage, row, one) for stage, row, one, _ in plan} == {
+        ("table", "hope", "global, common"), ("table", "s4d", "global, hope's"), ("table", "lru", "global"),
+    }  # fmt: skip
+    assert page.table("long").startswith("No row is complete yet.")
+    for _, row, one, seed in plan:
+        values = {"validation": "0.9", "test": "0.9", "epochs": "8", "curve": " ".join(["0.9"] * 8)}
+        (record,) = (r for r in runs.stored("digits") if (r["stage"], r["row"], r["seed"]) == ("table", row, str(seed)))
+        runs.append("long", record | {"settings": one} | values)
+    assert not runs.lacking("long")
+    table = page.table("long")
+    assert "The settings are those chosen for digits" in table
+    assert "trials" not in table
+    assert all(end not in table for end in ("Not complete", "diverged", "still moving"))
+
+
 def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):
     """What another call is making is left to it, what it has made is not made again, and what fails is tried once."""
     tasks, runs, made = stored.tasks, stored.runs, []

@@ -56,7 +56,9 @@ def table(name: str) -> str:
     if open_rows:
         text += f"\n\nNot complete yet, so not in the table: {'; '.join(open_rows)}."
     trials = [r for r in records if r["stage"] == "choice"]
-    if trials:
+    if task.trials_of:
+        text += f"\n\nThe settings are those chosen for {task.trials_of}, with half of the epochs."
+    elif trials:
         text += "\n\n" + choices(task, trials, epochs_of_all)
     if rows:
         text += f"\n\n![Validation of every run over the epochs](results/{name}/curves.png)"

@@ -33,12 +33,17 @@ Run = tuple[str, str, str, int]
 
 
 def stored(name: str) -> list[Record]:
-    """Return the finished runs of a task, in the order in which they ended."""
+    """Return the finished runs of a task, in the order in which they ended; before them the trials of another task.
+
+    These have ``Task.trials_of``.
+    """
+    other = protocol_tasks.TASKS[name].trials_of
+    trials = [record for record in stored(other) if record["stage"] == "choice"] if other else []
     path = STORE / name / "runs.csv"
     if not path.is_file():
-        return []
+        return trials
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return trials + list(csv.DictReader(file))
 
 
 def chosen(task: Task, records: list[Record], row: str) -> str | None:
@@ -64,7 +69,7 @@ def lacking(name: str, rows: Sequence[str] | None = None) -> list[Run]:
     task, records = protocol_tasks.TASKS[name], stored(name)
     wanted = {row: task.rows[row][1] for row in (task.rows if rows is None else rows)}
     done = {(r["stage"], r["row"], r["settings"], int(r["seed"])) for r in records}
-    plan = [
+    plan = [] if task.trials_of else [
         ("choice", row, one, seed)
         for seed in task.choosing for row, settings in wanted.items() if len(settings) > 1 for one in settings
     ]  # fmt: skip

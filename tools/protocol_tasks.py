@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 TABLE = (0, 1, 2, 3, 4)  # seeds
 
@@ -32,6 +33,7 @@ class Task:
         metric: of validation and test.
         tests: samples of the test set where the metric is an accuracy, for its sampling error.
         choosing: the seeds of the trials from which settings are chosen.
+        trials_of: the task whose trials these are, of fewer epochs; None: this one's own.
     """
 
     experiment: str
@@ -39,6 +41,7 @@ class Task:
     metric: str = "accuracy"
     tests: int | None = None
     choosing: tuple[int, ...] = (100, 101)
+    trials_of: str | None = None
 
 
 BOTH = grid(RATES, PERIODS)
@@ -134,3 +137,13 @@ TASKS = {
         tests=1000,
     ),
 }
+
+
+def twice(name: str) -> Task:
+    """Return a task with twice its epochs, at the settings chosen there: where the rows that still moved go."""
+    task = TASKS[name]
+    experiment = re.sub(r"(?<=trainer\.max_epochs=)\d+", lambda epochs: str(2 * int(epochs[0])), task.experiment)
+    return replace(task, experiment=experiment, trials_of=name)
+
+
+TASKS["listops-long"] = twice("listops")
