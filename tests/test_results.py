@@ -155,7 +155,7 @@ def test_choices_come_from_all_their_seeds(stored):
         stored.protocol.main(["run", "digits", "--rows", "s4;hoep"])
 
 
-def test_a_longer_task_takes_the_choices_of_the_shorter_one(stored):
+def test_a_longer_task_takes_the_choices_of_the_shorter_one_and_then_its_place(stored):
     """It makes the runs of its table alone, and its page says where the settings come from."""
     tasks, runs, page = stored.tasks, stored.runs, stored.page
     tasks.TASKS["digits"] = tasks.replace(tasks.TASKS["digits"], experiment="a=1 trainer.max_epochs=4 b=2")
@@ -167,6 +167,8 @@ def test_a_longer_task_takes_the_choices_of_the_shorter_one(stored):
     }  # fmt: skip
     assert page.table("long").startswith("No row is complete yet.")
     for _, row, one, seed in plan:
+        assert not page.replaced("digits")
+        assert "against hope" in page.table("digits")
         values = {"validation": "0.9", "test": "0.9", "epochs": "8", "curve": " ".join(["0.9"] * 8)}
         (record,) = (r for r in runs.stored("digits") if (r["stage"], r["row"], r["seed"]) == ("table", row, str(seed)))
         runs.append("long", record | {"settings": one} | values)
@@ -175,6 +177,12 @@ def test_a_longer_task_takes_the_choices_of_the_shorter_one(stored):
     assert "The settings are those chosen for digits" in table
     assert "trials" not in table
     assert all(end not in table for end in ("Not complete", "diverged", "still moving"))
+    assert page.table("digits").startswith("The table has twice the epochs.\n\nBest validation of the trials")
+    assert "digits" not in page.overview().splitlines()[0]
+    drawn = runs.STORE / "digits" / "curves.png"
+    drawn.touch()
+    page.picture("digits")
+    assert not drawn.exists()
 
 
 def test_calls_beside_each_other_share_the_runs(stored, tmp_path, monkeypatch):

@@ -30,10 +30,16 @@ def units(task: Task) -> tuple[int, str, str]:
     return (100, ".1f", "%") if task.metric == "accuracy" else (1, ".4f", "error")
 
 
+def replaced(name: str) -> bool:
+    """Whether a task with more epochs has all its rows, so that of this one the trials alone count."""
+    tasks = protocol_tasks.TASKS.items()
+    return any(task.trials_of == name and not results(task, stored(longer))[1] for longer, task in tasks)
+
+
 def table(name: str) -> str:
-    """Return a task's table as Markdown, with what is still open."""
+    """Return a task's table as Markdown, with what is still open; the trials alone of one that is replaced."""
     task, records = protocol_tasks.TASKS[name], stored(name)
-    rows, open_rows = compared(task, records)
+    rows, open_rows = ([], []) if replaced(name) else compared(task, records)
     first, epochs_of_all = next(iter(task.rows)), budget(records)
     scale, form, unit = units(task)
     lines = [
@@ -52,7 +58,7 @@ def table(name: str) -> str:
         short = sum(int(run["epochs"]) < epochs_of_all for run in row.runs)
         short_of = f", {short} of {len(row.runs)} diverged" if short else ""
         lines.append(f"| {' | '.join([*cells, f'{scale * step:+{form}}{still}{short_of}'])} |")
-    text = "\n".join(lines) if rows else "No row is complete yet."
+    text = "\n".join(lines) if rows else "No row is complete yet." if open_rows else "The table has twice the epochs."
     if open_rows:
         text += f"\n\nNot complete yet, so not in the table: {'; '.join(open_rows)}."
     trials = [r for r in records if r["stage"] == "choice"]
@@ -72,6 +78,8 @@ def overview() -> str:
     """
     tasks, cells = {}, defaultdict(dict)
     for name, task in protocol_tasks.TASKS.items():
+        if replaced(name):
+            continue
         rows = compared(task, stored(name))[0]
         scale, form, unit = units(task)
         for row in rows:
@@ -119,12 +127,14 @@ def choices(task: Task, trials: list[Record], epochs: int) -> str:
 
 
 def picture(name: str) -> None:
-    """Draw the validation curves of every run in the table."""
+    """Draw the validation curves of every run in the table; remove what was drawn of one that is replaced."""
     from hope_ssm.reporting.plots import kernel_color, pyplot
 
     task = protocol_tasks.TASKS[name]
     complete, _ = results(task, stored(name))
-    if not complete:
+    path = protocol_runs.STORE / name / "curves.png"
+    if not complete or replaced(name):
+        path.unlink(missing_ok=True)
         return
     columns = min(4, len(complete))
     shape = (math.ceil(len(complete) / columns), columns)
@@ -142,7 +152,7 @@ def picture(name: str) -> None:
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(f"validation {task.metric}", fontsize=9)
     figure.tight_layout()
-    figure.savefig(protocol_runs.STORE / name / "curves.png", dpi=80)
+    figure.savefig(path, dpi=80)
 
 
 def memory_picture(rows: tuple[str, ...] = ("hope", "s4d", "s4"), gap: int = 160) -> None:
