@@ -146,4 +146,4 @@ def twice(name: str) -> Task:
     return replace(task, experiment=experiment, trials_of=name)
 
 
-TASKS["listops-long"] = twice("listops")
+TASKS |= {f"{name}-long": twice(name) for name in ("listops", "pathfinder")}

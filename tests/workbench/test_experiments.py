@@ -220,5 +220,5 @@ def test_the_sweeps_of_the_results_compose(name, options):
 def test_the_page_of_results_names_every_sweep():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     names = {name for name, _ in sweeps()}
-    assert len(names) == 15
+    assert {"ablation", "bands-tones-rates", "windows-digits"} <= names, "all kinds of lines are read"
     assert names <= set(re.findall(r"[\w-]+", page))

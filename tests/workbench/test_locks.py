@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +27,14 @@ with alone(Path(sys.argv[1]), lambda: None):
 """
 
 
+@contextlib.contextmanager
 def held_elsewhere(lock):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    return process
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
@@ -37,16 +42,14 @@ def test_a_run_directory_has_one_writer_and_a_killed_one_leaves_it_free(tmp_path
     run(tmp_path / "whole", *LONGER)
     with pytest.raises(Stop):
         run(tmp_path / "run", *LONGER, callbacks=[StopAt(2)])
-    other = held_elsewhere(tmp_path / "run" / ".lock")
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    machine = RunDirectory(tmp_path / "run").info["machine"]
-    with pytest.raises(
-        FileExistsError, match=rf"must be free; another run writes to '.*run', process {machine['process']} on"
-    ):
-        run(tmp_path / "run", *LONGER, "train.ckpt=auto")
-    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    other.kill()
-    other.wait()
+    with held_elsewhere(tmp_path / "run" / ".lock"):
+        before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+        machine = RunDirectory(tmp_path / "run").info["machine"]
+        with pytest.raises(
+            FileExistsError, match=rf"must be free; another run writes to '.*run', process {machine['process']} on"
+        ):
+            run(tmp_path / "run", *LONGER, "train.ckpt=auto")
+        assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     run(tmp_path / "run", *LONGER, "train.ckpt=auto")
     assert_same(tmp_path / "run", tmp_path / "whole")
 
@@ -101,15 +104,15 @@ def test_fetchers_of_the_same_archive_wait_for_each_other(tmp_path, monkeypatch)
 
 
 def test_a_lock_says_that_it_is_held_and_is_free_after_a_kill(tmp_path):
-    other, said = held_elsewhere(tmp_path / "lock"), []
+    said = []
+    with held_elsewhere(tmp_path / "lock") as other:
 
-    def busy():
-        said.append(1)
-        other.kill()
+        def busy():
+            said.append(1)
+            other.kill()
 
-    with alone(tmp_path / "lock", busy, patience=0.05):
-        assert said == [1]
-    other.wait()
+        with alone(tmp_path / "lock", busy, patience=0.05):
+            assert said == [1]
 
 
 def test_a_file_is_there_whole_or_as_it_was(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -87,16 +88,21 @@ def test_what_hydra_takes_beside_overrides_is_in_the_line():
     assert typed_flags(typed) == ["--config-dir", "my conf", "-cn", "other", "--config-path=p"]
 
 
+@contextlib.contextmanager
 def _begun(tmp_path, *words, **options):
     """Start the command and wait for its first checkpoint."""
     where = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}, **options}
-    process = subprocess.Popen([HOPE, "train", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **where)
-    deadline = time.monotonic() + 600
-    while not list(tmp_path.rglob("last.ckpt")):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
+    command = [HOPE, "train", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **where) as process:
+        try:
+            deadline = time.monotonic() + 600
+            while not list(tmp_path.rglob("last.ckpt")):
+                assert process.poll() is None, process.stdout.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
 
 
 ENDLESS = [*TINY, *(word for word in QUIET if not word.startswith("kernel=")), "trainer.max_epochs=100000"]
@@ -111,12 +117,12 @@ def test_the_printed_line_goes_on_with_the_run(tmp_path, number, status):
     (folder / "my.yaml").write_text("# @package _global_\ndefaults: [hope/noisy-digits]\n")
     words = [word for word in ENDLESS if not word.startswith(("pipeline=", "model="))]
     directory = quoted("hydra.run.dir", tmp_path / "it's  é $x\\")
-    process = _begun(
+    with _begun(
         tmp_path, "--config-dir", "my conf", "experiment=my", *words, directory,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    process.send_signal(number)
-    text = process.communicate(timeout=600)[0].decode()
+    ) as process:  # fmt: skip
+        process.send_signal(number)
+        text = process.communicate(timeout=600)[0].decode()
     assert process.returncode == status, text
     line = text.strip().splitlines()[-1]
     assert line.startswith("hope: interrupted; to resume: hope train --config-dir 'my conf' experiment=my"), line
