@@ -83,6 +83,8 @@ BANDS = {
         grid(RATES_OF_BANDS, {"from 0": "", "half scattered": "model.layer.scattered_share=0.5"}),
     )
 }
+# Twice the default's bands of half as many stages: the trials on the delay say that eight frequencies are too few there.
+MORE_BANDS = {"hope-bands, 16 bands": (f"{BANDS['hope-bands'][0]} model.layer.bands=16", BANDS["hope-bands"][1])}
 # What a linear readout finds in the outputs of layers that stay as they began.
 PROBES = {
     f"probe, {name}": (f"{({**DIGITS, **FREE})[name][0]} train.frozen=[encoder,model]", grid({"untrained": ""}))
@@ -128,7 +130,7 @@ TASKS = {
     ),
     "delay": Task(
         "experiment=hope/delay-small trainer.max_epochs=40",
-        {**kernels(512), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS},
+        {**kernels(512), "conv, whole length": FREE["conv, whole length"], **LARGE, **BANDS, **MORE_BANDS},
         metric="loss",
     ),
     "tones": Task(
