@@ -83,7 +83,7 @@ BANDS = {
         grid(RATES_OF_BANDS, {"from 0": "", "half scattered": "model.layer.scattered_share=0.5"}),
     )
 }
-# Twice the default's bands of half as many stages: the trials on the delay say that eight frequencies are too few there.
+# Twice the bands of half as many stages each: why the error on the delay is what it is (docs/bands.md).
 MORE_BANDS = {"hope-bands, 16 bands": (f"{BANDS['hope-bands'][0]} model.layer.bands=16", BANDS["hope-bands"][1])}
 # What a linear readout finds in the outputs of layers that stay as they began.
 PROBES = {
