@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import re
@@ -33,8 +34,11 @@ def asked_for(address: int) -> bool:
 
 @huge_pages
 def test_large_tensors_are_asked_for_on_huge_pages():
-    """Of a view, all of its storage; the numbers are free to be written."""
-    whole = torch.empty(2, 2 * LEAST_BYTES, dtype=torch.uint8)
+    """Of a view, all of its storage; the numbers are free to be written.
+
+    The memory is the system's own, not an allocator's: that one may hand out what was asked for before.
+    """
+    whole = torch.frombuffer(mmap.mmap(-1, 4 * LEAST_BYTES), dtype=torch.uint8).view(2, 2 * LEAST_BYTES)
     middle = whole.data_ptr() + whole.numel() // 2
     assert not asked_for(middle)
     view = whole[1]
