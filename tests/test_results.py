@@ -76,7 +76,7 @@ def test_a_page_that_drifted_is_refused(stored, capsys):
     assert main(["check"]) == 0
     text = page.read_text()
     assert "s4d | global, hope's | 4,160 | 60." in text
-    assert "worse" in text
+    assert "| worse so far |" in text
     assert "no difference shown" in text
     assert [line.split()[1] for line in text.splitlines() if "(still moving)" in line] == ["s4d"]
     page.write_text(text.replace("60.", "61.", 1))
@@ -111,7 +111,7 @@ def test_one_table_has_all_tasks(stored):
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.strip().splitlines()]
     assert [line[0] for line in lines] == ["row", "---", "hope", "s4d", "lru"]
     assert lines[0][1:] == ["digits, %", "other, %"]
-    assert lines[3][1].endswith(" worse (2)")
+    assert lines[3][1].endswith(" worse so far (2)")
     assert lines[4][1].endswith(" (2)")
     assert lines[2][2] == lines[4][2] == "–"
     assert stored.protocol.main(["check"]) == 0
@@ -123,6 +123,14 @@ def change(runs, row, **values):
     (runs.STORE / "digits" / "runs.csv").unlink()
     for record in records:
         runs.append("digits", record | (values if record["row"] == row else {}))
+
+
+def test_a_row_that_has_ended_is_worse_without_so_far(stored):
+    change(stored.runs, "s4d", curve="0.1 0.6 0.6 0.6")
+    assert stored.protocol.main(["page"]) == 0
+    text = stored.page.PAGE.read_text()
+    assert "| worse |" in text
+    assert "so far" not in text
 
 
 @pytest.mark.parametrize(("epochs", "said"), [(9, "(9, later)"), (1, "(1, sooner)")])

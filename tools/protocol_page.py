@@ -13,7 +13,7 @@ from pathlib import Path
 import protocol_runs
 import protocol_tasks
 from protocol_runs import ROOT, Record, stored
-from protocol_statistics import MOVED, budget, compared, moved, results
+from protocol_statistics import MOVED, budget, compared, results
 from protocol_tasks import Task
 
 PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
@@ -48,7 +48,7 @@ def table(name: str) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        gap, epochs, step = row.difference, row.epochs, moved(row.runs, epochs_of_all)
+        gap, epochs, step = row.difference, row.epochs, row.moved
         cells = [row.name, row.runs[0]["settings"], f"{row.parameters:,}"]
         cells.append(f"{scale * row.mean:{form}} ± {scale * row.half:{form}}")
         cells += [f"{scale * gap.mean:+{form}} ± {scale * gap.half:{form}}", f"{gap.p:.2g}"] if gap else ["–", "–"]

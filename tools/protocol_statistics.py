@@ -111,6 +111,7 @@ class Row:
         runs: those of the seeds of the table.
         mean: of the test results.
         half: half of its 95 % interval.
+        moved: its validation over the last quarter of the epochs.
         difference: of the test results; None in the first row.
         epochs: of the epochs to 90 %; None in the first row.
     """
@@ -119,6 +120,7 @@ class Row:
     runs: list[Record] = field(repr=False)
     mean: float
     half: float
+    moved: float
     difference: Difference | None = None
     epochs: Difference | None = None
 
@@ -138,7 +140,9 @@ class Row:
             return "–"
         if not self.difference.shown:
             return "no difference shown"
-        return "better" if wins(self.difference.mean, task) else "worse"
+        if wins(self.difference.mean, task):
+            return "better"
+        return "worse so far" if task.metric == "accuracy" and self.moved >= MOVED else "worse"
 
 
 def compared(task: Task, records: list[Record]) -> tuple[list[Row], list[str]]:
@@ -147,7 +151,8 @@ def compared(task: Task, records: list[Record]) -> tuple[list[Row], list[str]]:
     rows = []
     for name, runs in complete.items():
         tests = [float(run["test"]) for run in runs]
-        rows.append(Row(name, runs, *interval(tests, sampling_variance(task, statistics.fmean(tests)))[:2]))
+        mean, half, *_ = interval(tests, sampling_variance(task, statistics.fmean(tests)))
+        rows.append(Row(name, runs, mean, half, moved(runs, budget(records))))
     if not rows or rows[0].name != next(iter(task.rows)):
         return rows, open_rows
     first, *others = rows
